@@ -1,0 +1,175 @@
+"""How physical values become stored values and back: scale, offset, rounding, saturation, nodata.
+
+``physical = stored * scale + offset`` per channel, as GDAL's band scale and offset and NIfTI's scl_slope and scl_inter
+say it. Integers are rounded half to even, saturate at the limits of their type and never wrap, and a valid value never
+takes the stored value that means nodata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciSR.errors import InputError
+
+__all__ = ["Encoding"]
+
+_NARROW = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The stored form of a raster's values.
+
+    Attributes:
+        dtype: numpy name of the stored type.
+        scale: factor per channel (one entry serves all channels).
+        offset: added after scaling, per channel.
+        nodata: stored value that means "no value", per channel; None where there is none. NaN is allowed.
+        mask: whether the file keeps validity in a mask beside the values.
+
+    Example:
+        >>> hounsfield = Encoding("int16", offset=(-1024.0,))
+        >>> hounsfield.encode(np.array([-1000.5, 99999.0], np.float32))
+        array([   24, 32767], dtype=int16)
+    """
+
+    dtype: str
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+    nodata: tuple[float | None, ...] = (None,)
+    mask: bool = False
+
+    def __post_init__(self) -> None:
+        for factor in self.scale:
+            if not np.isfinite(factor) or factor == 0:
+                raise InputError(f"encoding: scale {factor} cannot be inverted; expected a finite number other than 0")
+        if not np.isfinite(self.offset).all():
+            raise InputError(f"encoding: offset {self.offset} is not finite")
+
+    @property
+    def identity(self) -> bool:
+        """Whether stored and physical values are the same numbers."""
+        return all(s == 1 for s in self.scale) and all(o == 0 for o in self.offset)
+
+    @property
+    def value_dtype(self) -> np.dtype[Any]:
+        """Type of physical values: the stored type if nothing is scaled, else float32, or float64 for wide types."""
+        stored = np.dtype(self.dtype)
+        if self.identity:
+            return stored
+        return np.dtype(np.float32 if stored.name in _NARROW else np.float64)
+
+    def decode(self, stored: NDArray[Any], channel_axis: int | None = None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Physical values of ``stored`` and where they are valid (bool, same shape), or None if all are.
+
+        Args:
+            stored: array of the stored type.
+            channel_axis: axis along which scale, offset and nodata vary; None if there is one channel.
+        """
+        valid = self._valid(stored, channel_axis)
+        if self.identity:
+            return stored, valid
+        scale, offset = (_along(v, stored.ndim, channel_axis) for v in (self.scale, self.offset))
+        return (stored.astype(np.float64) * scale + offset).astype(self.value_dtype), valid
+
+    def encode(
+        self, values: NDArray[Any], valid: NDArray[Any] | None = None, channel_axis: int | None = None
+    ) -> NDArray[Any]:
+        """Stored values of physical ``values``; where not ``valid``, nodata (or NaN, or 0 where the type has neither).
+
+        Args:
+            values: physical values; NaN in a float array counts as not valid.
+            valid: bool, shape of ``values`` or broadcastable to it; None if all are valid.
+            channel_axis: as for :meth:`decode`.
+        """
+        target = np.dtype(self.dtype)
+        if self.identity and values.dtype == target:
+            stored = values.copy()
+        else:
+            scale, offset = (_along(v, values.ndim, channel_axis) for v in (self.scale, self.offset))
+            stored = _cast(values if self.identity else (values.astype(np.float64) - offset) / scale, target)
+        valid = _also_finite(values, valid)
+        for channel, part, ok in _per_channel(stored, valid, len(self.nodata), channel_axis):
+            _settle_nodata(part, ok, self.nodata[channel])
+        return stored
+
+    def _valid(self, stored: NDArray[Any], channel_axis: int | None) -> NDArray[Any] | None:
+        valid = np.ones(stored.shape, dtype=bool)
+        if stored.dtype.kind == "f":
+            valid &= ~np.isnan(stored)
+        for channel, part, ok in _per_channel(stored, valid, len(self.nodata), channel_axis):
+            nodata = self.nodata[channel]
+            if nodata is not None and not np.isnan(nodata) and ok is not None:
+                ok &= part != np.array(nodata).astype(stored.dtype)
+        return None if valid.all() else valid
+
+
+def _along(values: tuple[float, ...], ndim: int, channel_axis: int | None) -> NDArray[np.float64]:
+    shape = [1] * ndim
+    if len(values) > 1:
+        if channel_axis is None:
+            raise InputError(f"encoding: {len(values)} channel values came for an array without a channel axis")
+        shape[channel_axis] = len(values)
+    return np.array(values, dtype=np.float64).reshape(shape)
+
+
+def _cast(values: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
+    """``values`` in ``target``: rounded half to even and saturated for integers."""
+    if target.kind == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(target)
+    info = np.iinfo(target) if target.kind in "iu" else None
+    low, high = (info.min, info.max) if info else (0, 1)
+    if values.dtype.kind == "f":
+        rounded = np.rint(np.where(np.isnan(values), 0, values).astype(np.float64))
+        # the greatest float64 below 2**63 or 2**64 is where a 64-bit integer saturates
+        top = float(high) if high < 2**53 else float(np.nextafter(float(high), 0))
+        saturated = np.clip(rounded, float(low), top).astype(target)
+        saturated[rounded > top] = high
+        return saturated
+    return np.clip(values, low, high).astype(target)
+
+
+def _also_finite(values: NDArray[Any], valid: NDArray[Any] | None) -> NDArray[Any] | None:
+    if values.dtype.kind == "f":
+        nan = np.isnan(values)
+        if nan.any():
+            return ~nan if valid is None else valid & ~nan
+    return None if valid is None else np.broadcast_to(valid, values.shape)
+
+
+def _per_channel(
+    stored: NDArray[Any], valid: NDArray[Any] | None, channels: int, channel_axis: int | None
+) -> list[tuple[int, NDArray[Any], NDArray[Any] | None]]:
+    if channels == 1 or channel_axis is None:
+        return [(0, stored, valid)]
+    at: list[Any] = [slice(None)] * stored.ndim
+    parts = []
+    for channel in range(channels):
+        at[channel_axis] = channel
+        parts.append((channel, stored[tuple(at)], None if valid is None else valid[tuple(at)]))
+    return parts
+
+
+def _settle_nodata(part: NDArray[Any], valid: NDArray[Any] | None, nodata: float | None) -> None:
+    """Write nodata where not valid, and move valid values that happen to equal it to the next legal value."""
+    if nodata is not None and not np.isnan(nodata):
+        mark = np.array(nodata).astype(part.dtype)
+        clash = part == mark if valid is None else (part == mark) & valid
+        if clash.any():
+            part[clash] = _neighbour(mark)
+        if valid is not None:
+            part[~valid] = mark
+    elif valid is not None:
+        part[~valid] = np.nan if part.dtype.kind == "f" else 0
+
+
+def _neighbour(mark: NDArray[Any]) -> Any:
+    """The legal stored value nearest to ``mark``, upwards unless it is the type's greatest."""
+    if mark.dtype.kind == "f":
+        return np.nextafter(mark, mark.dtype.type(np.inf))
+    return mark - 1 if mark == np.iinfo(mark.dtype).max else mark + 1

@@ -1,0 +1,171 @@
+"""Opening and saving rasters: a visible table from file name endings to format adapters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sciSR.errors import FormatError, MissingFileError, OutputExistsError, RunError
+from sciSR.io.adapter import FormatAdapter, Writer
+from sciSR.raster import Block, Raster, Window
+
+__all__ = ["ADAPTERS", "adapter_for", "open_raster", "save_raster"]
+
+ADAPTERS: dict[str, str] = {
+    ".nii.gz": "sciSR.io.nifti:NiftiAdapter",
+    ".nii": "sciSR.io.nifti:NiftiAdapter",
+    ".hdr": "sciSR.io.nifti:NiftiAdapter",
+    ".img": "sciSR.io.nifti:NiftiAdapter",
+    ".tif": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".tiff": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".vrt": "sciSR.io.geotiff:GeoTiffAdapter",
+}
+"""Ending of the file name -> ``module:class`` of its adapter, imported when needed."""
+
+Progress = Callable[[int, int], None]
+"""Called with (values done, values in all) after each block."""
+
+
+def adapter_for(path: str | os.PathLike[str]) -> FormatAdapter:
+    """The adapter for a file name.
+
+    Raises:
+        FormatError: no format has this ending.
+    """
+    name = os.fspath(path).split("?")[0].lower()
+    for suffix in sorted(ADAPTERS, key=len, reverse=True):
+        if name.endswith(suffix):
+            module, _, attribute = ADAPTERS[suffix].partition(":")
+            adapter: FormatAdapter = getattr(import_module(module), attribute)()
+            return adapter
+    raise FormatError(f"{os.fspath(path)}: no format for this file name; expected one of {', '.join(ADAPTERS)}")
+
+
+def open_raster(path: str | os.PathLike[str], **options: Any) -> Raster:
+    """A lazy raster of a file; nothing but its header is read.
+
+    Args:
+        path: a file, or an address that GDAL reads (``https://…``, ``/vsicurl/…``, ``s3://…``).
+        options: what the format understands, such as ``labels=True``; see its page.
+
+    Raises:
+        MissingFileError: no such file.
+        FormatError: the file is not what its name says, or holds what sciSR refuses.
+        GeometryError: its geometry is impossible.
+    """
+    text = os.fspath(path)
+    adapter = adapter_for(text)
+    if "://" not in text and not text.startswith("/vsi") and not os.path.exists(text):
+        raise MissingFileError(f"{text}: no such file")
+    return adapter.open(text, **options)
+
+
+def save_raster(
+    raster: Raster,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Path:
+    """Write a raster block by block, computing it as it goes; the file appears whole or not at all.
+
+    Args:
+        raster: what to write; a lazy one is computed while it is written, never held whole.
+        path: the output; its ending names the format.
+        overwrite: replace what is there.
+        progress: called with (values done, values in all).
+        options: what the format understands; see its page.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputExistsError: there is a file and ``overwrite`` is false.
+        RunError: the disk failed; what was written is removed.
+    """
+    target = Path(path)
+    adapter = adapter_for(target)
+    check_target(raster, target, overwrite=overwrite, **options)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        writer = adapter.create(raster, folder / target.name, **options)
+        _pull(raster, writer, progress)
+        for final in adapter.files(target):
+            os.replace(folder / final.name, final)
+    except OSError as error:
+        raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def check_target(raster: Raster, path: str | os.PathLike[str], *, overwrite: bool = False, **options: Any) -> None:
+    """Raise now what would make :func:`save_raster` fail later; writes nothing."""
+    target = Path(path)
+    adapter = adapter_for(target)
+    if not overwrite:
+        for file in adapter.files(target):
+            if file.exists():
+                raise OutputExistsError(
+                    f"{file}: exists already; choose another name or allow overwriting (--overwrite)"
+                )
+    adapter.check(raster, target, **options)
+
+
+def _pull(raster: Raster, writer: Writer, progress: Progress | None) -> None:
+    total = int(np.prod(raster.shape))
+    done = 0
+    blocks = raster.stream() if writer.order == "any" else slabs(raster)
+    try:
+        for window, block in blocks:
+            writer.write(window, block)
+            done += block.values.size
+            if progress is not None:
+                progress(done, total)
+        if done != total:
+            raise RunError(f"{raster.name}: {done} of {total} values were computed; this is a defect of the source")
+        writer.finish()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def slabs(raster: Raster) -> Iterator[tuple[Window, Block]]:
+    """The raster's stream, gathered into whole slabs along the first spatial axis, one leading index at a time."""
+    spatial = len(raster.grid.shape)
+    lead = len(raster.shape) - spatial
+    whole = raster.shape[lead + 1 :]
+    pending: list[tuple[Window, Block]] = []
+    for window, block in raster.stream():
+        if pending and window[: lead + 1] != pending[0][0][: lead + 1]:
+            raise RunError(f"{raster.name}: a slab was left incomplete; this is a defect of the source")
+        pending.append((window, block))
+        size = int(np.prod([s.stop - s.start for s in window[: lead + 1]]))
+        if sum(b.values.size for _, b in pending) == size * int(np.prod(whole)):
+            yield _joined(pending, lead, whole)
+            pending = []
+
+
+def _joined(parts: list[tuple[Window, Block]], lead: int, whole: tuple[int, ...]) -> tuple[Window, Block]:
+    first = parts[0][0][: lead + 1]
+    window = first + tuple(slice(0, n) for n in whole)
+    if len(parts) == 1:
+        return window, parts[0][1]
+    shape = tuple(s.stop - s.start for s in window)
+    values = np.empty(shape, parts[0][1].values.dtype)
+    valid = None if all(b.valid is None for _, b in parts) else np.ones(shape, dtype=bool)
+    for part, block in parts:
+        at = (slice(None),) * (lead + 1) + part[lead + 1 :]
+        values[at] = block.values
+        if valid is not None and block.valid is not None:
+            valid[at] = block.valid
+    return window, Block(values, valid)

@@ -1,0 +1,81 @@
+"""The contract of a file format.
+
+An adapter is an object with the five members of :class:`FormatAdapter`; ``sciSR/io/__init__.py`` lists it in the table
+``ADAPTERS``. Adding a format costs one module, one line of that table and one test module.
+
+Reading. ``open`` reads the header only, checks it, and returns a lazy :class:`~sciSR.raster.Raster`: spatial axes last in
+the order ``(z, y, x)``, physical values, the stored form in ``encoding``, and everything else that the file means in
+``metadata``. Its source may be read from several threads at once. What cannot be placed or understood is refused with a
+:class:`~sciSR.errors.FormatError` or :class:`~sciSR.errors.GeometryError` that names the file; nothing is guessed.
+
+Writing. ``check`` finds, before any work, everything that would make writing fail. ``create`` starts a file at a
+temporary path and returns a :class:`Writer`, which gets every value exactly once, through ``write``, in the order that it
+declares, from one thread at a time, and then ``finish`` (the file is whole) or ``abort`` (it is to be forgotten). The
+caller moves the finished files to their place; an adapter never writes at the final path, and never touches its input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sciSR.raster import Block, Raster, Window
+
+__all__ = ["FormatAdapter", "Writer"]
+
+
+class Writer(Protocol):
+    """A file in the making.
+
+    Attributes:
+        order: ``"any"``: blocks may come in any order; ``"slabs"``: whole slabs along the first axis (of a series: of the
+            first spatial axis, one time step after the other), rising and without gaps.
+        chunks: block shape that costs least, one entry per axis of the raster.
+    """
+
+    order: Literal["any", "slabs"]
+    chunks: tuple[int, ...]
+
+    def write(self, window: Window, block: Block) -> None:
+        """Take the values of ``window``; may return before they are on disk."""
+        ...
+
+    def finish(self) -> None:
+        """Complete the file; afterwards it reads back whole."""
+        ...
+
+    def abort(self) -> None:
+        """Release everything; what is on disk is removed by the caller."""
+        ...
+
+
+class FormatAdapter(Protocol):
+    """One file format.
+
+    Attributes:
+        name: short name, as ``scisr info`` prints it.
+        suffixes: the file name endings it answers for, longest first, lower case.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+
+    def describe(self, path: str) -> dict[str, Any]:
+        """What ``scisr info`` shows: nested plain values, from the header alone."""
+        ...
+
+    def open(self, path: str, **options: Any) -> Raster:
+        """A lazy raster of the file; ``path`` stays a string (``https://…`` and ``/vsicurl/…`` are paths too)."""
+        ...
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Every file that an output at ``path`` consists of (a ``.hdr`` with its ``.img``), the one that names it last."""
+        ...
+
+    def check(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Raise what would make writing ``raster`` to ``path`` fail; cheap, touches no value."""
+        ...
+
+    def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
+        """Start writing ``raster`` at the temporary ``path``."""
+        ...

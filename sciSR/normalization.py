@@ -1,0 +1,189 @@
+"""Invertible intensity maps between physical values and what a network is trained on.
+
+A :class:`Normalization` is a recipe (part of a checkpoint); :meth:`Normalization.fit` freezes it on one raster into an
+:class:`IntensityMap`, the same for all of its tiles, whose :meth:`~IntensityMap.invert` undoes
+:meth:`~IntensityMap.apply` exactly and never clips: true peaks may lie outside the input's range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciSR.errors import InputError
+from sciSR.raster import Raster, Window
+
+__all__ = ["IntensityMap", "Normalization"]
+
+_SAMPLES = 2**22
+
+
+@dataclass(frozen=True)
+class IntensityMap:
+    """``normalised = (physical - center) / scale`` per channel; one entry serves all channels.
+
+    ``floor`` is the least physical value that :meth:`invert` may give (magnitude images are never negative), or None.
+    """
+
+    center: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    floor: float | None = None
+
+    def apply(self, values: NDArray[Any], channel_axis: int | None = None) -> NDArray[np.float32]:
+        """Normalised float32 values; the subtraction is done in float64 for types wider than float32 holds."""
+        work = values.astype(_work_dtype(values.dtype), copy=False)
+        center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
+        return ((work - center) / scale).astype(np.float32)
+
+    def invert(
+        self, values: NDArray[np.float32], channel_axis: int | None = None, dtype: Any = np.float32
+    ) -> NDArray[Any]:
+        """Physical values in ``dtype`` (float32 or float64)."""
+        work = values.astype(dtype, copy=False)
+        center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
+        physical = work * scale + center
+        return physical if self.floor is None else np.maximum(physical, physical.dtype.type(self.floor))
+
+    def channel(self, number: int) -> IntensityMap:
+        """The map of one channel."""
+        if len(self.center) == 1:
+            return self
+        return IntensityMap((self.center[number],), (self.scale[number],), self.floor)
+
+    @staticmethod
+    def _along(values: tuple[float, ...], ndim: int, channel_axis: int | None, dtype: Any) -> NDArray[Any]:
+        shape = [1] * ndim
+        if len(values) > 1:
+            if channel_axis is None:
+                raise InputError(
+                    f"normalization: {len(values)} channel values came for an array without a channel axis"
+                )
+            shape[channel_axis] = len(values)
+        return np.array(values, dtype=dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How physical values become a network's input.
+
+    Attributes:
+        kind: ``"identity"``; ``"fixed"``: ``center`` and ``scale`` as given (HU, reflectance);
+            ``"percentile"``: per raster, the robust range from percentile ``low`` to ``high`` of the valid values
+            becomes 0 to 1.
+        center: physical value that becomes 0, for ``"fixed"``; one entry or one per channel.
+        scale: physical length that becomes 1, for ``"fixed"``; likewise.
+        low: lower percentile, for ``"percentile"``.
+        high: upper percentile, for ``"percentile"``.
+        per_channel: fit each channel by itself, for ``"percentile"``.
+        nonnegative: ``True``: results are not below 0; ``"auto"``: not if the input nowhere is; ``False``: as they come.
+
+    Example:
+        >>> hounsfield = Normalization("fixed", center=(-1024.0,), scale=(4095.0,))
+        >>> hounsfield.fit(None).apply(np.array([-1024.0, 3071.0]))
+        array([0., 1.], dtype=float32)
+    """
+
+    kind: Literal["identity", "fixed", "percentile"] = "identity"
+    center: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    low: float = 0.5
+    high: float = 99.5
+    per_channel: bool = False
+    nonnegative: bool | Literal["auto"] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "center", tuple(float(v) for v in self.center))
+        object.__setattr__(self, "scale", tuple(float(v) for v in self.scale))
+        if self.kind not in ("identity", "fixed", "percentile"):
+            raise InputError(f"normalization: kind {self.kind!r} is not identity, fixed or percentile")
+        if any(not np.isfinite(s) or s == 0 for s in self.scale):
+            raise InputError(f"normalization: scale {self.scale} must be finite and not 0")
+        if not 0 <= self.low < self.high <= 100:
+            raise InputError(f"normalization: percentiles {self.low} and {self.high} must rise within 0 to 100")
+
+    def fit(self, raster: Raster | None) -> IntensityMap:
+        """The map for one raster; deterministic, independent of chunks. A constant raster gets scale 1.
+
+        Raises:
+            InputError: no valid value at all.
+        """
+        if self.kind != "percentile":
+            center, scale = (self.center, self.scale) if self.kind == "fixed" else ((0.0,), (1.0,))
+            low = None if raster is None or self.nonnegative != "auto" else _statistics(raster, self)[2]
+            return IntensityMap(center, scale, self._floor(low))
+        if raster is None:
+            raise InputError("normalization: kind percentile needs a raster to be fitted on")
+        lows, highs, least = _statistics(raster, self)
+        spans = tuple(h - lo if h > lo else 1.0 for lo, h in zip(lows, highs, strict=True))
+        return IntensityMap(lows, spans, self._floor(least))
+
+    def _floor(self, least: float | None) -> float | None:
+        if self.nonnegative == "auto":
+            return 0.0 if least is not None and least >= 0 else None
+        return 0.0 if self.nonnegative else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint or record."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Normalization:
+        """The recipe from :meth:`to_dict`'s values."""
+        return cls(**values)
+
+
+def _work_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    return np.float64 if dtype.kind in "iu" and dtype.itemsize > 2 or dtype == np.float64 else np.float32
+
+
+def _statistics(raster: Raster, recipe: Normalization) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Lower and upper percentile per channel (or of all together), and the least valid value."""
+    groups = raster.leading[raster.channel_axis] if recipe.per_channel and raster.channel_axis is not None else 1
+    step = _stride(raster)
+    samples: list[list[NDArray[Any]]] = [[] for _ in range(groups)]
+    least = np.inf
+    for group, values in _values(raster, groups, step):
+        if values.size:
+            least = min(least, float(values.min()))
+            samples[group].append(values)
+    ends = []
+    for group, parts in enumerate(samples):
+        if not parts:
+            where = f" in channel {group + 1}" if groups > 1 else ""
+            raise InputError(f"{raster.name}: no valid value{where}: every pixel is NaN or nodata, nothing to upscale")
+        ends.append(np.percentile(np.concatenate(parts).astype(np.float64), [recipe.low, recipe.high]))
+    return tuple(float(e[0]) for e in ends), tuple(float(e[1]) for e in ends), least
+
+
+def _stride(raster: Raster) -> int:
+    """Every how-many-th pixel along each spatial axis is looked at, so that at most some 4 million are."""
+    total = float(np.prod(raster.shape))
+    return max(1, int(np.ceil((total / _SAMPLES) ** (1 / len(raster.grid.shape)))))
+
+
+def _values(raster: Raster, groups: int, step: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The valid values at every ``step``-th pixel of each spatial axis, group by group."""
+    channel = raster.channel_axis
+    for window, block in raster.stream():
+        at = _strided(window, len(raster.grid.shape), step)
+        values = block.values[at]
+        valid = None if block.valid is None else block.valid[at]
+        for group in range(groups):
+            pick: Any = ...
+            if groups > 1 and channel is not None:
+                part = window[channel]
+                if not part.start <= group < part.stop:
+                    continue
+                pick = tuple(group - part.start if i == channel else slice(None) for i in range(values.ndim))
+            chosen = values[pick]
+            yield group, chosen.reshape(-1) if valid is None else chosen[valid[pick]]
+
+
+def _strided(window: Window, spatial: int, step: int) -> tuple[slice, ...]:
+    """Slices that pick the pixels whose whole-raster index is a multiple of ``step``, inside a block of ``window``."""
+    leading = (slice(None),) * (len(window) - spatial)
+    return leading + tuple(slice((-part.start) % step, None, step) for part in window[len(leading) :])
