@@ -1,0 +1,275 @@
+"""From fine to coarse with a stated sensor: of tensors for training, and of whole rasters, lazily and exactly.
+
+:class:`~sciSR.sensors.Sensor` holds the physics; here are the sensors that come with sciSR, by name, and
+:func:`degrade`, whose blocks do not depend on how they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sciSR.errors import InputError, MissingFileError
+from sciSR.grid import scale_per_axis
+from sciSR.normalization import Normalization
+from sciSR.raster import Block, Raster, Window, slab_chunks, windows
+from sciSR.resampling import apply_taps, sampling_taps
+from sciSR.sensors import Band, Noise, Profile, Sensor
+
+__all__ = ["Band", "Noise", "Profile", "Sensor", "degrade", "list_sensors", "load_sensor"]
+
+_BLOCK = 2**24
+"""Fine values that a block of :func:`degrade` is made of, at most about."""
+
+
+def list_sensors() -> list[str]:
+    """Names of the sensors that come with sciSR."""
+    return sorted(_files())
+
+
+def load_sensor(sensor: str | os.PathLike[str] | Mapping[str, Any] | Sensor) -> Sensor:
+    """A sensor by name, from a YAML file, or from its plain values.
+
+    Names ignore case, dashes and underscores; common short forms (``"s2"``) are understood.
+
+    Raises:
+        InputError: no such sensor, or a file or mapping that is not one.
+        MissingFileError: a path that is not there.
+
+    Example:
+        >>> load_sensor("sentinel2") == load_sensor("s2")
+        True
+    """
+    if isinstance(sensor, Sensor):
+        return sensor
+    if isinstance(sensor, Mapping):
+        return Sensor.from_dict(sensor)
+    text = os.fspath(sensor)
+    wanted = _plain(text)
+    for name, path in _files().items():
+        if wanted in (_plain(name), *_SHORT.get(name, ())):
+            return _read(path)
+    if text.endswith((".yaml", ".yml")) or os.sep in text:
+        if not os.path.exists(text):
+            raise MissingFileError(f"{text}: no such sensor file")
+        return _read(Path(text))
+    raise InputError(f"sensor: {text!r} is not one of {', '.join(list_sensors())}, nor a YAML file")
+
+
+_SHORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "sentinel-2": ("s2", "msi"),
+        "landsat-8": ("l8", "oli", "landsat9", "landsat"),
+        "generic-gaussian": ("gaussian", "generic"),
+        "box": ("area",),
+    }
+)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+@lru_cache(maxsize=1)
+def _files() -> dict[str, Path]:
+    here = Path(__file__).resolve().parent
+    for folder in (here / "configs" / "sensors", here.parent / "configs" / "sensors"):
+        found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        if found:
+            return found
+    return {}
+
+
+def _read(path: Path) -> Sensor:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping with name, axes, noise, …; see configs/sensors for examples")
+    try:
+        return Sensor.from_dict({"name": path.stem, **values})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def degrade(
+    raster: Raster,
+    scale: float | Mapping[str, float],
+    *,
+    sensor: str | os.PathLike[str] | Mapping[str, Any] | Sensor,
+    seed: int = 0,
+    noise: bool = True,
+    data_range: float | None = None,
+) -> Raster:
+    """What ``sensor`` would have seen of ``raster`` on a grid ``scale`` times coarser; lazy, the same field of view.
+
+    A count that the factor does not divide is rounded (:meth:`~sciSR.grid.Grid.coarsen`); the step follows from it. A
+    coarse pixel is valid where valid fine pixels carry at least half of the kernel's weight; it is their weighted
+    mean. Any block is the same, to the bit, however it is asked for; so is the noise.
+
+    Args:
+        raster: the fine image; values are taken as physical.
+        scale: factor of all spatial axes, or by axis name; need not be whole.
+        sensor: a :class:`~sciSR.sensors.Sensor`, its name, file or values.
+        seed: of the noise.
+        noise: whether to add the sensor's noise.
+        data_range: physical length of the range that the noise is a fraction of; None: from percentile 0.5 to 99.5 of
+            the raster, found when the first noise is drawn.
+
+    Raises:
+        InputError: the sensor does not fit the axes or channels.
+        GeometryError: a factor or axis that does not exist.
+    """
+    factors = scale_per_axis(scale, raster.grid.axes)
+    chosen = load_sensor(sensor).for_channels([channel.name for channel in raster.channels])
+    chosen.factors([factors[a] for a in raster.grid.axes], len(raster.grid.axes))
+    grid = raster.grid.coarsen(factors)
+    chosen = chosen.at(grid.spacing) if grid.unit == "mm" else chosen
+    if not noise:
+        chosen = replace(chosen, noise=Noise())
+    source = _Degraded(raster, grid.shape, chosen, seed, data_range)
+    record = json.dumps({"scale": factors, "seed": seed, "sensor": chosen.to_dict()})
+    return raster.replace(
+        source=source, grid=grid, provenance=MappingProxyType({**raster.provenance, "degraded": record})
+    )
+
+
+class _Degraded:
+    """Blocks of a coarser raster, each made from the fine pixels that its kernels reach."""
+
+    def __init__(
+        self, raster: Raster, spatial: tuple[int, ...], sensor: Sensor, seed: int, data_range: float | None
+    ) -> None:
+        self._raster = raster
+        self._sensor = sensor
+        self._seed = seed
+        self._range = data_range
+        self._lead = len(raster.leading)
+        self.shape = (*raster.leading, *spatial)
+        self.dtype = np.dtype(np.float64 if _wide(raster.dtype) else np.float32)
+        self._taps = [
+            None if coarse == fine else sampling_taps(fine, coarse, sensor.kernels(axis, fine / coarse, self._channels))
+            for axis, fine, coarse in zip(raster.grid.axes, raster.grid.shape, spatial, strict=True)
+        ]
+        shrink = np.prod([f / c for f, c in zip(raster.grid.shape, spatial, strict=True)])
+        self.chunks = slab_chunks(self.shape, max(1, int(_BLOCK / shrink)))
+
+    @property
+    def _channels(self) -> int:
+        return len(self._raster.channels)
+
+    def read(self, window: Window) -> Block:
+        """The coarse values under ``window``, made in parts of ``chunks`` so that memory stays bounded."""
+        shape = tuple(w.stop - w.start for w in window)
+        values = np.empty(shape, self.dtype)
+        valid = np.ones(shape, bool)
+        for part in windows(shape, self.chunks):
+            moved = tuple(slice(w.start + p.start, w.start + p.stop) for w, p in zip(window, part, strict=True))
+            values[part], valid[part] = self._read(moved)
+        return Block(values, None if valid.all() else valid)
+
+    def stream(self) -> Iterator[tuple[Window, Block]]:
+        """Every value once, in slabs."""
+        for window in windows(self.shape, self.chunks):
+            yield window, self.read(window)
+
+    def _read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        lead, spatial = window[: self._lead], window[self._lead :]
+        cuts = [_cut(taps, part, self._bands(lead)) for taps, part in zip(self._taps, spatial, strict=True)]
+        block = self._raster.read((*lead, *(cut[0] for cut in cuts)))
+        values = self._tensor(block.values.astype(self.dtype))
+        mask = None if block.valid is None else self._tensor(block.valid).to(values.dtype)
+        if mask is not None:
+            values = torch.where(mask > 0, values, 0.0)
+        for axis, (_, taps) in enumerate(cuts):
+            if taps is not None:
+                values = apply_taps(values, axis + 2, *taps)
+                mask = None if mask is None else apply_taps(mask, axis + 2, *taps)
+        shape = tuple(w.stop - w.start for w in window)
+        if mask is None:
+            valid = np.ones(shape, bool)
+        else:
+            valid = (mask >= 0.5).numpy().reshape(shape)
+            values = torch.where(mask >= 0.5, values / mask.clamp_min(0.5), 0.0)
+        coarse = values.numpy().reshape(shape)
+        return (self._noisy(coarse, window) if self._sensor.noise.active else coarse), valid
+
+    def _bands(self, lead: Window) -> slice | None:
+        axis = self._raster.channel_axis
+        return None if axis is None else lead[axis]
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        """``(t or 1, c or 1, spatial…)`` of a block with the raster's axes."""
+        spatial = array.shape[self._lead :]
+        channels = 1 if self._raster.channel_axis is None else array.shape[self._raster.channel_axis]
+        return torch.from_numpy(np.ascontiguousarray(array)).reshape(-1, channels, *spatial)
+
+    def _noisy(self, values: NDArray[Any], window: Window) -> NDArray[Any]:
+        if self._range is None:
+            self._range = float(Normalization("percentile").fit(self._raster).scale[0])
+        std = self._sensor.noise.std * self._range
+        first = std * keyed_normal(self._seed, 0, window, self.shape)
+        if self._sensor.noise.kind == "gaussian":
+            return (values + first).astype(self.dtype)
+        second = std * keyed_normal(self._seed, 1, window, self.shape)
+        return np.hypot(values + first, second).astype(self.dtype)
+
+
+def _wide(dtype: np.dtype[Any]) -> bool:
+    return dtype == np.float64 or (dtype.kind in "iu" and dtype.itemsize > 2)
+
+
+def _cut(taps: Any, part: slice, bands: slice | None) -> tuple[slice, Any]:
+    """Fine pixels to read for the coarse pixels of ``part`` along one axis, and the weights on them."""
+    if taps is None:
+        return part, None
+    index, weight = taps
+    index = index[part]
+    first, last = int(index.min()), int(index.max()) + 1
+    weight = weight[..., part, :]
+    if weight.ndim == 3 and bands is not None:
+        weight = weight[bands]
+    return slice(first, last), (index - first, weight)
+
+
+def keyed_normal(seed: int, stream: int, window: Window, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Standard normal numbers that depend on position, ``seed`` and ``stream`` alone, under ``window`` of ``shape``.
+
+    A counter goes through the finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), pairs of them
+    through the Box-Muller transform.
+    """
+    position = np.zeros((1,) * len(shape), np.uint64)
+    stride = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        along = np.arange(window[axis].start, window[axis].stop, dtype=np.uint64) * np.uint64(stride)
+        position = position + along.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        stride *= shape[axis]
+    key = _mix(np.array([(seed * 2 + stream) % 2**64], np.uint64))
+    counter = _mix(position + key)
+    first = (_mix(counter + np.uint64(0x632BE59BD9B4E019)) >> np.uint64(11)).astype(np.float64)
+    second = (_mix(counter + np.uint64(0xD1342543DE82EF95)) >> np.uint64(11)).astype(np.float64)
+    radius = np.sqrt(-2 * np.log((first + 1) / 2**53))
+    drawn: NDArray[np.float64] = radius * np.cos(2 * np.pi * second / 2**53)
+    return drawn
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        z = values + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return mixed
