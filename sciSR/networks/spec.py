@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from sciSR.degradation import Sensor
 from sciSR.errors import InputError
 from sciSR.normalization import Normalization
+
+if TYPE_CHECKING:
+    from sciSR.degradation import Sensor
 
 __all__ = ["NetworkCard", "NetworkSpec", "SRNetwork"]
 
@@ -100,19 +102,21 @@ class SRNetwork(nn.Module):
     """A super-resolution network: low-resolution tensor in, refined grid out.
 
     ``forward(x)`` takes ``(b, c, [z,] y, x)`` floating tensors in the network's own range and returns the refined grid.
-    Where the network adds a residual to a classical upsampling, ``forward`` is ``interpolate(x) + residual(x)``, so that
-    an engine may run the residual in low precision and keep the interpolation in float32; a network without such a skip
-    returns None from ``interpolate`` and everything from ``residual``.
+    Where the network adds a residual to a classical upsampling, ``forward`` is ``interpolate(x) + residual(x)``, so
+    that an engine may run the residual in low precision and keep the interpolation in float32; a network without such a
+    skip returns None from ``interpolate`` and everything from ``residual``.
 
     Attributes:
         family: the name in :data:`sciSR.networks.NETWORKS`.
         arguments: the constructor's keyword arguments, plain values, from which it can be built again.
         card: what its checkpoint said, or None for a bare network.
+        measured_halo: halo measured for its weights, which its spec then names; None: not measured.
     """
 
     family: ClassVar[str] = ""
     arguments: dict[str, Any]
     card: NetworkCard | None = None
+    measured_halo: tuple[int, ...] | None = None
 
     @property
     def spec(self) -> NetworkSpec:

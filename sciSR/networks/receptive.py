@@ -1,0 +1,197 @@
+"""How far a network looks: the receptive radius from its layers, the same measured, and the halo that real data need.
+
+A layer's *reach* maps the interval of output pixels that is wanted to the interval of its input pixels that is needed,
+along one axis. Walking a network's reaches from its end to its start bounds what a tile must read.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciSR.errors import InputError
+from sciSR.networks.spec import SRNetwork
+from sciSR.tiling import TilePlan
+
+__all__ = ["Reach", "conv", "measure_halo", "measure_receptive_radius", "radius", "taps", "transposed", "up"]
+
+Reach = Callable[[int, int], tuple[int, int]]
+"""First and last output pixel of a layer -> first and last input pixel that it needs, along one axis."""
+
+
+def conv(kernel: int, *, stride: int = 1, dilation: int = 1) -> Reach:
+    """Reach of a convolution padded by ``dilation * (kernel - 1) // 2``."""
+    pad, span = dilation * (kernel - 1) // 2, dilation * (kernel - 1)
+    return lambda low, high: (low * stride - pad, high * stride - pad + span)
+
+
+def up(factor: int) -> Reach:
+    """Reach of a pixel shuffle, or of repeating each pixel."""
+    return lambda low, high: (low // factor, high // factor)
+
+
+def transposed(kernel: int, stride: int, padding: int) -> Reach:
+    """Reach of a transposed convolution: output o meets input i where ``0 <= o + padding - i * stride < kernel``."""
+    return lambda low, high: (-(-(low + padding - kernel + 1) // stride), (high + padding) // stride)
+
+
+def taps(reach: int, factor: int) -> Reach:
+    """Reach of a centred interpolation that refines by ``factor`` and looks at ``reach`` input pixels on each side."""
+    return lambda low, high: (low // factor - reach, high // factor + reach)
+
+
+def radius(path: Sequence[Reach], scale: int, *, alignment: int = 1) -> int:
+    """Input pixels on each side of an input pixel that can change the output pixels lying in it.
+
+    Args:
+        path: reaches along one axis, in the order in which the layers run; of several branches the widest.
+        scale: output pixels per input pixel.
+        alignment: period of the network in input pixels (strides); the widest of its phases counts.
+
+    Example:
+        >>> radius([conv(3), up(2), conv(3)], 2)
+        2
+    """
+    widest = 0
+    for start in range(alignment):
+        low, high = start * scale, start * scale + scale - 1
+        for reach in reversed(path):
+            low, high = reach(low, high)
+        widest = max(widest, start - low, high - start)
+    return widest
+
+
+def measure_receptive_radius(network: SRNetwork) -> tuple[int, ...]:
+    """The radius per axis that an impulse really reaches; for comparison with the network's spec.
+
+    The network runs in float64 with positive weights, zero biases and an impulse on a zero background, so that nothing
+    cancels and every path shows. Costs the network's memory twice and one forward pass per phase of its alignment.
+    """
+    probe = _positive(copy.deepcopy(network).double().eval())
+    spec = network.spec
+    bound = spec.receptive_radius or spec.halo
+    # a little more room than the spec claims, or a spec that claims too little would look right
+    room = tuple(-(-(r + 3) // a) * a for r, a in zip(bound, spec.alignment, strict=True))
+    found = [0] * spec.ndim
+    with torch.inference_mode():
+        for axis in range(spec.ndim):
+            for phase in range(spec.alignment[axis]):
+                center = [r + (phase if i == axis else 0) for i, r in enumerate(room)]
+                size = [2 * r + a for r, a in zip(room, spec.alignment, strict=True)]
+                low, high = _extent(probe, size, center, axis)
+                s = spec.scale[axis]
+                found[axis] = max(found[axis], center[axis] - low // s, high // s - center[axis])
+    return tuple(found)
+
+
+def _positive(network: SRNetwork) -> SRNetwork:
+    """The same network with weights that are positive and sum to about one per output, and no biases."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if name.endswith(("bias", "bias_table")):
+                value.zero_()
+            elif value.dim() < 2:
+                value.abs_().clamp_(min=0.1)
+            else:
+                value.copy_(torch.rand(value.shape, generator=generator, dtype=value.dtype) + 0.5)
+                value.div_(value[0].numel())
+        for name, buffer in network.named_buffers():
+            if name.endswith("mean"):
+                buffer.zero_()
+    return network
+
+
+def _extent(network: SRNetwork, size: list[int], center: list[int], axis: int) -> tuple[int, int]:
+    """First and last output index along ``axis`` that an impulse at ``center`` changes."""
+    x = torch.zeros(1, network.spec.in_channels, *size, dtype=torch.float64)
+    at: tuple[Any, ...] = (0, slice(None), *center)
+    x[at] = 1.0
+    changed: Tensor | None = None
+    for part in (network.interpolate(x), network.residual(x)):
+        if part is not None:
+            nonzero = part != 0
+            changed = nonzero if changed is None else changed | nonzero
+    assert changed is not None
+    rows = changed.movedim(axis + 2, 0).flatten(1).any(dim=1).nonzero().flatten()
+    return int(rows[0]), int(rows[-1])
+
+
+def measure_halo(
+    network: SRNetwork,
+    samples: Iterable[Tensor],
+    *,
+    tolerance: float = 1e-6,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, ...]:
+    """The smallest halo at which tiles give the whole image's values to ``tolerance`` of its range.
+
+    Each sample, and white noise of the same mean and spread, is computed whole and in tiles in float64, where rounding
+    hides nothing. A network that does not tile exactly keeps the halo of its spec.
+
+    Args:
+        network: any network; it is left as it is.
+        samples: real data as the network takes it, ``(b, c, [z,] y, x)``. Along an axis a sample should have more than
+            twice the receptive radius; a larger halo than half of it cannot be tried.
+        tolerance: greatest difference allowed, as a part of the range of the whole image's output.
+        progress: called with (samples done, samples in all), noise counted.
+
+    Raises:
+        InputError: no sample came.
+    """
+    spec = network.spec
+    real = [sample.detach().double() for sample in samples]
+    if not real:
+        raise InputError("measure_halo: no sample came; pass at least one tensor (b, c, [z,] y, x) of real data")
+    if not spec.exact_tiling or spec.receptive_radius is None:
+        return spec.halo
+    probe = copy.deepcopy(network).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    halo = 0
+    for number, sample in enumerate(real):
+        noise = torch.randn(sample.shape, generator=generator, dtype=sample.dtype) * sample.std() + sample.mean()
+        for part, image in enumerate((sample, noise)):
+            halo = _enough(probe, image, halo, tolerance)
+            if progress is not None:
+                progress(2 * number + part + 1, 2 * len(real))
+    return tuple(
+        min(_aligned(halo, a), _aligned(r, a)) for r, a in zip(spec.receptive_radius, spec.alignment, strict=True)
+    )
+
+
+def _aligned(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _enough(network: SRNetwork, image: Tensor, start: int, tolerance: float) -> int:
+    """The smallest halo >= ``start`` from which on the tiled error of ``image`` stays below ``tolerance``."""
+    spec = network.spec
+    assert spec.receptive_radius is not None
+    with torch.inference_mode():
+        whole = network(image)
+        allowed = tolerance * float(whole.max() - whole.min())
+        halo, least, run = start, start, 0
+        while halo < max(spec.receptive_radius) and run < 3:
+            if _tiled_error(network, image, whole, halo) <= allowed:
+                least, run = (halo if run == 0 else least), run + 1
+            else:
+                run = 0
+            halo += 1
+    return least if run else max(spec.receptive_radius)
+
+
+def _tiled_error(network: SRNetwork, image: Tensor, whole: Tensor, halo: int) -> float:
+    spec = network.spec
+    shape = tuple(image.shape[2:])
+    assert spec.receptive_radius is not None
+    halos = tuple(min(halo, r) for r in spec.receptive_radius)
+    tile = tuple(_aligned(-(-n // 2), a) for n, a in zip(shape, spec.alignment, strict=True))
+    worst = 0.0
+    for part in TilePlan(shape, tile, halos, spec.scale, spec.alignment):
+        result = network(image[(slice(None), slice(None), *part.read)])[(slice(None), slice(None), *part.keep)]
+        worst = max(worst, float((result - whole[(slice(None), slice(None), *part.write)]).abs().max()))
+    return worst
