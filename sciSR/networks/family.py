@@ -1,0 +1,124 @@
+"""What every trained family of networks shares: its constructor's record, its classical skip and its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sciSR.errors import InputError
+from sciSR.networks.blocks import axes_of, whole_scale
+from sciSR.networks.receptive import Reach, radius, taps
+from sciSR.networks.spec import NetworkSpec, SRNetwork
+from sciSR.resampling import KERNELS, upsample
+
+__all__ = ["Family", "Scale"]
+
+Scale = float | Sequence[int] | Mapping[str, float]
+"""Refinement: one whole number for all axes, one per axis in array order, or ``{axis: factor}``."""
+
+_SKIPS = ("nearest", *(k for k in KERNELS if k != "box"))
+
+
+class Family(SRNetwork):
+    """A network whose layers were written here.
+
+    A family names its layers in ``__init__``, runs them in :meth:`residual` and lists their reaches in :meth:`path`.
+
+    Attributes:
+        ndim: spatial axes, 2 or 3.
+        in_channels: channels it takes.
+        out_channels: channels it gives.
+        scale: whole factor per spatial axis.
+        skip: kernel of the classical upsampling that the residual is added to, or None.
+        value_range: length of the number range it works in, or None where any numbers do.
+    """
+
+    def __init__(
+        self,
+        *,
+        ndim: int,
+        in_channels: int,
+        scale: Scale,
+        out_channels: int | None,
+        skip: str | None,
+        value_range: float | None,
+        **own: Any,
+    ) -> None:
+        super().__init__()
+        self.ndim = ndim
+        self.scale = whole_scale(scale, ndim)
+        self.in_channels = _count("in_channels", in_channels)
+        self.out_channels = self.in_channels if out_channels is None else _count("out_channels", out_channels)
+        self.skip = skip
+        self.value_range = value_range
+        for name, value in own.items():
+            if name in _COUNTS:
+                _count(name, value)
+        if skip is not None and skip not in _SKIPS:
+            raise InputError(f"{self.family}: skip {skip!r} is not one of {', '.join(_SKIPS)} or None")
+        if skip is not None and self.in_channels != self.out_channels:
+            raise InputError(
+                f"{self.family}: a residual on {skip} upsampling gives as many channels as it takes, but in_channels "
+                f"is {self.in_channels} and out_channels {self.out_channels}; pass skip=None"
+            )
+        self.arguments = {
+            "ndim": ndim,
+            "in_channels": self.in_channels,
+            "scale": list(self.scale),
+            "out_channels": self.out_channels,
+            "skip": skip,
+            "value_range": value_range,
+        } | {name: list(v) if isinstance(v, tuple) else v for name, v in own.items()}
+
+    def path(self, axis: int) -> list[Reach]:
+        """The reaches of the layers along one axis, in the order in which they run; of branches the widest."""
+        raise NotImplementedError
+
+    def interpolate(self, x: Tensor) -> Tensor | None:
+        """The classical upsampling of ``x``, or None without a skip."""
+        return None if self.skip is None else upsample(x, self.scale, kernel=self.skip)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What it can do, from its layers."""
+        reach = tuple(self._radius(axis) for axis in range(self.ndim))
+        return self.describe(reach)
+
+    def describe(self, reach: tuple[int, ...]) -> NetworkSpec:
+        """The spec for a receptive radius; families with strides, windows or pooling say more here."""
+        return NetworkSpec(
+            axes=axes_of(self.ndim),
+            scale=self.scale,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            receptive_radius=reach,
+            halo=self.measured_halo or reach,
+            value_range=self.value_range,
+        )
+
+    def period(self, axis: int) -> int:
+        """Input pixels after which the network's layers repeat along an axis (1 without strides)."""
+        return 1
+
+    def _radius(self, axis: int) -> int:
+        s = self.scale[axis]
+        own = radius(self.path(axis), s, alignment=self.period(axis))
+        return max(own, radius([skip_reach(self.skip, s)], s))
+
+
+def skip_reach(kernel: str | None, scale: int) -> Reach:
+    """Reach of an interpolation by name along an axis."""
+    if kernel is None or kernel == "nearest" or scale == 1:
+        return taps(0, scale)
+    return taps(int(KERNELS[kernel].radius), scale)
+
+
+_COUNTS = frozenset({"features", "blocks", "groups", "growth", "layers", "units", "depth", "shrink", "reduction"})
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise InputError(f"network: {name} {value!r} is not a whole number of at least 1")
+    return int(value)
