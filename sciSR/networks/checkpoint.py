@@ -1,0 +1,247 @@
+"""One safetensors file per network: weights, and in its header everything needed to use them again.
+
+The header's one metadata entry is JSON with sorted keys: family and constructor arguments, spec with the measured halo,
+normalization, sensor, bands and provenance. Loading runs no code from the file, and equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sciSR.degradation import Sensor
+from sciSR.errors import CheckpointError, InputError, MissingFileError
+from sciSR.networks import build_network
+from sciSR.networks.spec import NetworkCard, NetworkSpec, SRNetwork
+from sciSR.normalization import Normalization
+
+__all__ = [
+    "Header",
+    "fit_weights",
+    "is_own",
+    "load_checkpoint",
+    "read_card",
+    "read_header",
+    "save_checkpoint",
+    "sha256",
+]
+
+_KEY = "scisr"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says without its weights.
+
+    Attributes:
+        family: the name in :data:`sciSR.networks.NETWORKS`.
+        arguments: the constructor's keyword arguments.
+        spec: what the network can do, its halo as measured.
+        card: name, normalization, sensor, bands, provenance; without a checksum.
+    """
+
+    family: str
+    arguments: Mapping[str, Any]
+    spec: NetworkSpec
+    card: NetworkCard
+
+
+def save_checkpoint(
+    network: SRNetwork,
+    path: str | os.PathLike[str],
+    *,
+    normalization: Normalization | None,
+    sensor: Sensor | None,
+    bands: Sequence[str] | None,
+    provenance: Mapping[str, Any],
+    halo: Sequence[int] | None = None,
+    name: str,
+) -> Path:
+    """Write a network to one file; it appears whole or not at all.
+
+    Args:
+        network: built by :func:`sciSR.networks.build_network`.
+        path: the file, usually ``.safetensors``.
+        normalization: how physical values become its input.
+        sensor: the degradation it was trained to undo.
+        bands: names of the channels it was trained on.
+        provenance: what it was trained on and how; plain values, no time and no path if the bytes are to repeat.
+        halo: input pixels per axis, from :func:`~sciSR.networks.receptive.measure_halo`; None: the network's own.
+        name: short name of the weights.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: a network that no family builds, or a provenance that JSON cannot hold.
+    """
+    if not network.family:
+        raise InputError(f"{name}: {type(network).__name__} belongs to no family and cannot be saved as a checkpoint")
+    spec = network.spec.to_dict() | ({} if halo is None else {"halo": [int(h) for h in halo]})
+    content = {
+        "format": _FORMAT,
+        "name": name,
+        "family": network.family,
+        "arguments": network.arguments,
+        "spec": spec,
+        "normalization": None if normalization is None else normalization.to_dict(),
+        "sensor": None if sensor is None else sensor.to_dict(),
+        "bands": None if bands is None else list(bands),
+        "provenance": dict(provenance),
+    }
+    try:
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: the checkpoint's metadata must be plain values: {error}") from error
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata={_KEY: text})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def is_own(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a checkpoint that :func:`save_checkpoint` wrote; reads its header only.
+
+    A damaged ``.safetensors`` file counts as own, so that loading it says what is wrong.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".safetensors":
+        with file.open("rb") as stream:
+            start = stream.read(9)
+        # safetensors: eight bytes with the header's length, then JSON
+        if len(start) < 9 or start[8:] != b"{":
+            return False
+    return _KEY in _metadata(file)
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Everything a checkpoint says, without reading its weights.
+
+    Raises:
+        MissingFileError: no such file.
+        CheckpointError: not a checkpoint, or a damaged one.
+    """
+    file = Path(path)
+    metadata = _metadata(file)
+    if _KEY not in metadata:
+        raise CheckpointError(
+            f"{file.name}: a safetensors file without sciSR's card; load_network() reads weights from elsewhere"
+        )
+    try:
+        content = json.loads(metadata[_KEY])
+        if content["format"] > _FORMAT:
+            raise CheckpointError(
+                f"{file.name}: checkpoint format {content['format']}; this version reads up to {_FORMAT}: update sciSR"
+            )
+        return _header(content)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{file.name}: the checkpoint's card is damaged ({type(error).__name__}: {error}); fetch the file again"
+        ) from error
+
+
+def read_card(path: str | os.PathLike[str]) -> NetworkCard:
+    """Name, normalization, sensor, bands and provenance of a checkpoint; its header only, so no checksum."""
+    return read_header(path).card
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> SRNetwork:
+    """The network of a checkpoint, in evaluation mode, its card with the file's sha256.
+
+    Raises:
+        MissingFileError: no such file.
+        CheckpointError: not a checkpoint, a damaged one, or one whose keys do not fit its family.
+    """
+    file = Path(path)
+    header = read_header(file)
+    try:
+        network = build_network(header.family, **header.arguments)
+    except (InputError, TypeError) as error:
+        raise CheckpointError(f"{file.name}: family {header.family!r} cannot be built from it: {error}") from error
+    fit_weights(network, load_file(file), file.name)
+    network.measured_halo = header.spec.halo
+    network.card = NetworkCard(
+        name=header.card.name,
+        normalization=header.card.normalization,
+        sensor=header.card.sensor,
+        bands=header.card.bands,
+        provenance=header.card.provenance,
+        checksum=sha256(file),
+    )
+    return network.eval()
+
+
+def fit_weights(network: SRNetwork, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put ``tensors`` into ``network``.
+
+    Raises:
+        CheckpointError: keys that are missing, left over or of another shape; the message names them.
+    """
+    have = network.state_dict()
+    missing = [k for k in have if k not in tensors]
+    extra = [k for k in tensors if k not in have]
+    other = [
+        f"{k} {tuple(tensors[k].shape)} instead of {tuple(have[k].shape)}"
+        for k in have
+        if k in tensors and tensors[k].shape != have[k].shape
+    ]
+    wrong = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("left over", extra), ("of another shape", other))
+        if names
+    ]
+    if wrong:
+        raise CheckpointError(f"{source}: the keys do not fit {network.family}: {'; '.join(wrong)}")
+    network.load_state_dict(dict(tensors))
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal sha256 of a file."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        raise MissingFileError(f"{file}: no such checkpoint")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file.name}: not a safetensors file, or a truncated one ({error}); fetch it again or choose another"
+        ) from error
+
+
+def _header(content: dict[str, Any]) -> Header:
+    spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["spec"].items()}
+    normalization, sensor, bands = content["normalization"], content["sensor"], content["bands"]
+    card = NetworkCard(
+        name=content["name"],
+        normalization=None if normalization is None else Normalization.from_dict(normalization),
+        sensor=None if sensor is None else Sensor.from_dict(sensor),
+        bands=None if bands is None else tuple(bands),
+        provenance=content["provenance"],
+    )
+    return Header(content["family"], content["arguments"], NetworkSpec(**spec), card)
