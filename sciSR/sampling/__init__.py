@@ -1,0 +1,23 @@
+"""Training pairs from rasters: what is decoded once and kept in memory, and which patches are drawn from it.
+
+:func:`decode` reads a :class:`Reference` into :class:`Crop` tensors of normalised values, :class:`PatchSampler` draws
+patches from these, and :class:`PairMaker` turns them on the device into pairs of a coarse and a fine batch. Every draw
+is a function of (seed, step, sample).
+"""
+
+from sciSR.sampling.augmentation import Augmentation, Pair, PairMaker
+from sciSR.sampling.crops import Crop, Reference, decode, hold_out, validation_crops
+from sciSR.sampling.patches import Patch, PatchSampler
+
+__all__ = [
+    "Augmentation",
+    "Crop",
+    "Pair",
+    "PairMaker",
+    "Patch",
+    "PatchSampler",
+    "Reference",
+    "decode",
+    "hold_out",
+    "validation_crops",
+]

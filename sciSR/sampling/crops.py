@@ -1,0 +1,229 @@
+"""What teaches: a :class:`Reference` names a raster, :func:`decode` reads it once into :class:`Crop` tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciSR.errors import GeometryError, InputError
+from sciSR.normalization import IntensityMap, Normalization
+from sciSR.raster import Raster
+from sciSR.resampling import resample
+
+__all__ = ["Crop", "Reference", "decode", "hold_out", "validation_crops"]
+
+Span = tuple[int, int]
+Box = Mapping[str, Span]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One raster that teaches.
+
+    Attributes:
+        raster: the fine raster, or the only one.
+        low: the coarse raster of the same field of view, for real pairs; None: the fine one is degraded.
+        coarsen: factor per axis by which the raster is made coarser before it serves, where its pixels are finer than
+            what it resolves (``{"y": 2, "x": 2}``), or to teach other pixel sizes too.
+        bands: numbers of the channels to take, from 0; None: all.
+        weight: how often it is drawn, relative to the others.
+        held_out: pixel range per axis of ``raster`` that is kept for validation; axes not named are taken whole.
+    """
+
+    raster: Raster
+    low: Raster | None = None
+    coarsen: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    bands: tuple[int, ...] | None = None
+    weight: float = 1.0
+    held_out: Box | None = None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A decoded part of a reference.
+
+    Attributes:
+        name: of the raster, for messages.
+        high: ``(c, [z,] y, x)`` float32, normalised; 0 where there is no value.
+        valid: ``([z,] y, x)`` bool, where a training patch may lie; None: everywhere.
+        low: the measured coarse counterpart, like ``high``; None: it is made by degrading.
+        spacing: pixel size per spatial axis in world units.
+        weight: how often it is drawn, relative to the others.
+        origin: where its first pixel lies in the decoded reference, per spatial axis.
+        intensity: how its values become physical again.
+        held_out: windows kept for validation, in its own pixels.
+    """
+
+    name: str
+    high: Tensor
+    spacing: tuple[float, ...]
+    intensity: IntensityMap
+    valid: Tensor | None = None
+    low: Tensor | None = None
+    weight: float = 1.0
+    origin: tuple[int, ...] = ()
+    held_out: tuple[tuple[slice, ...], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels per spatial axis."""
+        return tuple(self.high.shape[1:])
+
+    def to(self, device: torch.device) -> Crop:
+        """The crop with its values on ``device``."""
+        low = None if self.low is None else self.low.to(device)
+        return replace(self, high=self.high.to(device), low=low)
+
+
+def decode(reference: Reference, *, normalization: Normalization, channels: int, scale: Sequence[int]) -> list[Crop]:
+    """The whole reference as tensors in memory, one crop per time step; per band too where ``channels`` is 1.
+
+    Args:
+        reference: what to decode.
+        normalization: fitted on each raster by itself, as it is when a network is applied.
+        channels: what the network takes.
+        scale: the network's factor per spatial axis, for real pairs.
+
+    Raises:
+        InputError: the channels do not fit.
+        GeometryError: a real pair does not cover the same field of view, or at another factor.
+    """
+    raster = reference.raster
+    intensity = normalization.fit(raster)
+    high, valid = _read(raster, intensity, reference.bands, channels)
+    low = None
+    if reference.low is not None:
+        _check_pair(reference, scale)
+        low, low_valid = _read(reference.low, intensity, reference.bands, channels)
+        valid = _both(valid, low_valid, scale)
+    spacing = [raster.grid.spacing[axis] for axis in raster.grid.axes]
+    factors = [float(reference.coarsen.get(axis, 1)) for axis in raster.grid.axes]
+    shape = tuple(max(1, round(n / f)) for n, f in zip(raster.grid.shape, factors, strict=True))
+    box = _box(reference.held_out, raster)
+    if shape != raster.grid.shape:
+        if low is not None:
+            raise InputError(f"{raster.name}: coarsen is for references that are degraded; this one has a real pair")
+        ratio = [n / m for n, m in zip(raster.grid.shape, shape, strict=True)]
+        high = torch.cat([resample(part[None], shape)[0] for part in torch.split(high, 1)])
+        valid = None if valid is None else _coarse_valid(valid, shape)
+        spacing = [s * r for s, r in zip(spacing, ratio, strict=True)]
+        held = [(math.floor(p.start / r), math.ceil(p.stop / r)) for p, r in zip(box or (), ratio, strict=False)]
+        box = tuple(slice(a, b) for a, b in held) if box else None
+    crops = []
+    for group, part in enumerate(torch.split(high, channels)):
+        ok = None if valid is None else valid[group]
+        crops.append(
+            Crop(
+                name=raster.name,
+                high=part,
+                spacing=tuple(spacing),
+                intensity=intensity if len(intensity.center) in (1, channels) else intensity.channel(group),
+                valid=None if ok is None or bool(ok.all()) else ok,
+                low=None if low is None else torch.split(low, channels)[group],
+                weight=reference.weight / (len(high) // channels),
+                origin=(0,) * len(shape),
+                held_out=(box,) if box else (),
+            )
+        )
+    return crops
+
+
+def _read(
+    raster: Raster, intensity: IntensityMap, bands: tuple[int, ...] | None, channels: int
+) -> tuple[Tensor, Tensor | None]:
+    """Values ``(groups * channels, [z,] y, x)`` and validity ``(groups, [z,] y, x)``."""
+    block = raster.read()
+    values = intensity.apply(block.values, raster.channel_axis)
+    valid = np.isfinite(values) if block.valid is None else block.valid & np.isfinite(values)
+    values = np.where(valid, values, np.float32(0))
+    if raster.channel_axis is not None and bands is not None:
+        values, valid = values.take(bands, raster.channel_axis), valid.take(bands, raster.channel_axis)
+    spatial = raster.grid.shape
+    values, valid = values.reshape(-1, *spatial), valid.reshape(-1, *spatial)
+    count = 1 if raster.channel_axis is None else len(bands or raster.channels)
+    if channels not in (1, count):
+        raise InputError(
+            f"{raster.name}: {count} channels came, the network takes {channels}; choose some with bands, "
+            "or train a network of one channel"
+        )
+    joint = valid.reshape(-1, channels, *spatial).all(axis=1)
+    return torch.from_numpy(values), None if joint.all() else torch.from_numpy(joint)
+
+
+def _check_pair(reference: Reference, scale: Sequence[int]) -> None:
+    assert reference.low is not None
+    high, low = reference.raster.grid, reference.low.grid
+    wanted = tuple(n * s for n, s in zip(low.shape, scale, strict=True))
+    if wanted != high.shape:
+        raise GeometryError(
+            f"{reference.low.name}: {low.shape} pixels refined by {tuple(scale)} are {wanted}, "
+            f"its fine partner {reference.raster.name} has {high.shape}; crop or regrid one of them"
+        )
+    if not high.same_space(low, tolerance_px=0.5):
+        raise GeometryError(
+            f"{reference.low.name}: does not cover the field of view of {reference.raster.name} "
+            "to half a fine pixel; register the two first"
+        )
+
+
+def _both(valid: Tensor | None, low_valid: Tensor | None, scale: Sequence[int]) -> Tensor | None:
+    if low_valid is None:
+        return valid
+    for axis, s in enumerate(scale):
+        low_valid = low_valid.repeat_interleave(s, dim=axis + 1)
+    return low_valid if valid is None else valid & low_valid
+
+
+def _coarse_valid(valid: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """True where every fine pixel under the cubic kernel has a value."""
+    return torch.stack([resample(v[None, None].float(), shape, kernel="linear")[0, 0] > 1 - 1e-4 for v in valid])
+
+
+def _box(held_out: Box | None, raster: Raster) -> tuple[slice, ...] | None:
+    if not held_out:
+        return None
+    unknown = sorted(set(held_out) - set(raster.grid.axes))
+    if unknown:
+        raise InputError(
+            f"{raster.name}: held_out names axis {', '.join(unknown)}; it has {', '.join(raster.grid.axes)}"
+        )
+    parts = []
+    for axis, n in zip(raster.grid.axes, raster.grid.shape, strict=True):
+        start, stop = held_out.get(axis, (0, n))
+        if not 0 <= start < stop <= n:
+            raise InputError(f"{raster.name}: held_out {start} to {stop} on axis {axis} is not within 0 to {n}")
+        parts.append(slice(start, stop))
+    return tuple(parts)
+
+
+def hold_out(crop: Crop, fraction: float) -> Crop:
+    """The crop with the far end of its longest axis kept for validation."""
+    axis = int(np.argmax(crop.shape))
+    n = crop.shape[axis]
+    count = max(1, round(n * fraction))
+    window = tuple(slice(n - count, n) if a == axis else slice(0, m) for a, m in enumerate(crop.shape))
+    return replace(crop, held_out=(*crop.held_out, window))
+
+
+def validation_crops(crop: Crop) -> list[Crop]:
+    """The held-out windows of a crop, as crops of their own."""
+    parts = []
+    for window in crop.held_out:
+        valid = None if crop.valid is None else crop.valid[window]
+        parts.append(
+            replace(
+                crop,
+                high=crop.high[(slice(None), *window)],
+                low=None,
+                valid=None if valid is None or bool(valid.all()) else valid,
+                origin=tuple(o + w.start for o, w in zip(crop.origin, window, strict=True)),
+                held_out=(),
+            )
+        )
+    return parts

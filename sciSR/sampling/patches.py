@@ -1,0 +1,159 @@
+"""Patches drawn from crops by slicing: weighted to where there is detail, never over pixels without a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciSR.errors import InputError
+from sciSR.sampling.crops import Crop
+from sciSR.sampling.draws import uniforms
+
+__all__ = ["Patch", "PatchSampler"]
+
+
+class Patch(NamedTuple):
+    """Where a drawn patch lies: number of its crop, first pixel and size per spatial axis."""
+
+    crop: int
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+
+
+class PatchSampler:
+    """Draws patches of one size from crops.
+
+    Args:
+        crops: where to draw from.
+        size: pixels per spatial axis.
+        align: patches start at multiples of this per axis (the scale, for real pairs).
+        guard: pixels kept between a patch and what is held out.
+        uniform: draw every place equally often, instead of where there is detail.
+
+    Raises:
+        InputError: no crop has room for a patch.
+    """
+
+    DRAWS = 5
+    """Random numbers that one position takes."""
+
+    def __init__(
+        self,
+        crops: Sequence[Crop],
+        size: Sequence[int],
+        *,
+        align: Sequence[int] | None = None,
+        guard: int = 16,
+        uniform: bool = False,
+    ) -> None:
+        self.crops = tuple(crops)
+        self.size = tuple(size)
+        self.align = tuple(align or (1,) * len(self.size))
+        self.stride = tuple(a * max(1, n // 4 // a) for n, a in zip(self.size, self.align, strict=True))
+        self._starts: list[NDArray[np.int64]] = []
+        self._sums: list[NDArray[np.float64]] = []
+        for crop in self.crops:
+            starts, weight = self._cells(crop, guard, uniform)
+            self._starts.append(starts)
+            self._sums.append(np.cumsum(weight))
+        room = np.array([crop.weight * (len(s) > 0) for crop, s in zip(self.crops, self._starts, strict=True)])
+        if not room.sum() > 0:
+            shapes = ", ".join(f"{c.name} {c.shape}" for c in self.crops) or "none"
+            raise InputError(
+                f"patches: no reference has room for {self.size} valid pixels outside what is held out "
+                f"(references: {shapes}); take a smaller patch or hold out less"
+            )
+        self._shares = np.cumsum(room / room.sum())
+
+    def draw(self, seed: int, step: int, samples: Sequence[int]) -> list[Patch]:
+        """One patch per sample number."""
+        numbers = uniforms(seed, step, samples, self.DRAWS)
+        return [self._patch(row) for row in numbers]
+
+    def take(self, patch: Patch) -> Tensor:
+        """The values ``(c, [z,] y, x)`` under a patch; a view."""
+        part = tuple(slice(a, a + n) for a, n in zip(patch.start, patch.size, strict=True))
+        return self.crops[patch.crop].high[(slice(None), *part)]
+
+    def take_low(self, patch: Patch, scale: Sequence[int]) -> Tensor:
+        """The measured coarse values under a patch; a view."""
+        low = self.crops[patch.crop].low
+        assert low is not None
+        part = tuple(slice(a // s, (a + n) // s) for a, n, s in zip(patch.start, patch.size, scale, strict=True))
+        return low[(slice(None), *part)]
+
+    def where(self, patch: Patch) -> str:
+        """The place of a patch in words, for messages."""
+        crop = self.crops[patch.crop]
+        axes = "zyx"[-len(patch.size) :]
+        spans = zip(axes, crop.origin, patch.start, patch.size, strict=True)
+        return f"{crop.name} " + " ".join(f"{axis}={o + a}:{o + a + n}" for axis, o, a, n in spans)
+
+    def _patch(self, numbers: NDArray[np.float64]) -> Patch:
+        number = min(int(np.searchsorted(self._shares, numbers[0], side="right")), len(self.crops) - 1)
+        sums = self._sums[number]
+        cell = min(int(np.searchsorted(sums, numbers[1] * sums[-1], side="right")), len(sums) - 1)
+        start = []
+        for axis, first in enumerate(self._starts[number][cell]):
+            last = self.crops[number].shape[axis] - self.size[axis]
+            jitter = int(numbers[2 + axis] * (self.stride[axis] // self.align[axis])) * self.align[axis]
+            start.append(min(int(first) + jitter, last - last % self.align[axis]))
+        return Patch(number, tuple(start), self.size)
+
+    def _cells(self, crop: Crop, guard: int, uniform: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """First pixels of the cells a patch may start in, and the weight of each."""
+        if any(n < m for n, m in zip(crop.shape, self.size, strict=True)):
+            return np.empty((0, len(self.size)), np.int64), np.empty(0)
+        bad = torch.zeros(crop.shape) if crop.valid is None else (~crop.valid).float()
+        for window in crop.held_out:
+            bad[tuple(slice(max(0, w.start - guard), w.stop + guard) for w in window)] = 1
+        reach = [math.ceil((n + g - 1) / g) for n, g in zip(self.size, self.stride, strict=True)]
+        count = [(n - m) // g + 1 for n, m, g in zip(crop.shape, self.size, self.stride, strict=True)]
+        blocked = _windowed("max", bad, self.stride, reach, count)
+        free = blocked == 0
+        if uniform:
+            weight = free.double()
+        else:
+            energy = _windowed("avg", _gradient(crop.high), self.stride, reach, count).double()
+            seen = energy[free]
+            top = float(torch.quantile(seen[:: max(1, len(seen) // 100_000)], 0.9)) if len(seen) else 1.0
+            weight = ((energy / max(top, 1e-12)).clamp(max=1) + 1e-3) * free
+        index = torch.nonzero(weight > 0)
+        starts = (index * torch.tensor(self.stride)).numpy().astype(np.int64)
+        return starts, weight[tuple(index.T)].numpy().astype(np.float64)
+
+
+def _gradient(values: Tensor) -> Tensor:
+    """Length of the gradient, mean over channels, by forward differences: where there is detail."""
+    total = torch.zeros(values.shape[1:])
+    for channel in values:
+        square = torch.zeros_like(channel)
+        for axis in range(channel.dim()):
+            step = channel.diff(dim=axis)
+            square.narrow(axis, 0, step.shape[axis]).add_(step.square_())
+        total += square.sqrt_()
+    return total / len(values)
+
+
+def _windowed(kind: str, field: Tensor, stride: Sequence[int], reach: Sequence[int], count: Sequence[int]) -> Tensor:
+    """Greatest or mean value of ``field`` under the ``reach`` cells of ``stride`` pixels that begin at each cell."""
+    n = field.dim()
+    pool_max, pool_avg = (nnf.max_pool2d, nnf.avg_pool2d) if n == 2 else (nnf.max_pool3d, nnf.avg_pool3d)
+    x = field[None, None]
+    if kind == "max":
+        x = pool_max(x, list(stride), ceil_mode=True)
+    else:
+        x = pool_avg(x, list(stride), ceil_mode=True, count_include_pad=False)
+    missing = [max(0, c + r - 1 - have) for c, r, have in zip(count, reach, x.shape[2:], strict=True)]
+    x = nnf.pad(x, [v for m in reversed(missing) for v in (0, m)], mode="replicate")
+    x = pool_max(x, list(reach), 1) if kind == "max" else pool_avg(x, list(reach), 1)
+    for axis, c in enumerate(count):
+        x = x.narrow(axis + 2, 0, c)
+    return x[0, 0]
