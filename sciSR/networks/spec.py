@@ -104,7 +104,7 @@ class SRNetwork(nn.Module):
     ``forward(x)`` takes ``(b, c, [z,] y, x)`` floating tensors in the network's own range and returns the refined grid.
     Where the network adds a residual to a classical upsampling, ``forward`` is ``interpolate(x) + residual(x)``, so
     that an engine may run the residual in low precision and keep the interpolation in float32; a network without such a
-    skip returns None from ``interpolate`` and everything from ``residual``.
+    skip returns None from ``interpolate`` and everything from ``residual``; a classical method the other way round.
 
     Attributes:
         family: the name in :data:`sciSR.networks.NETWORKS`.
@@ -127,12 +127,21 @@ class SRNetwork(nn.Module):
         """The classical upsampling that the residual is added to, in the type of ``x``; None where there is none."""
         return None
 
-    def residual(self, x: Tensor) -> Tensor:
-        """What the network adds to :meth:`interpolate`, or all of its output where that is None."""
+    @property
+    def interpolation_radius(self) -> tuple[int, ...]:
+        """Input pixels per axis on each side that :meth:`interpolate` may use; 3 holds for cubic and Lanczos."""
+        return (3,) * self.spec.ndim
+
+    def residual(self, x: Tensor) -> Tensor | None:
+        """What the network adds to :meth:`interpolate`, or all of its output where that is None; None adds nothing."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """The refined grid ``(b, c, [z,] y, x)``."""
         base = self.interpolate(x)
         detail = self.residual(x)
-        return detail if base is None else base + detail
+        if base is None or detail is None:
+            whole = detail if base is None else base
+            assert whole is not None, f"{self.family} gives neither an interpolation nor a residual"
+            return whole
+        return base + detail

@@ -1,0 +1,186 @@
+"""The depth-first executor: a raster run strip by strip through the whole network, nothing computed twice.
+
+Strips run along the network's first axis. One thread reads ahead, one computes, and the caller writes. A single block
+that is asked for out of order is computed as a tile, see :mod:`sciSR.tiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciSR.depth_first import RowProgram
+from sciSR.pipeline import in_background, read_ahead
+from sciSR.raster import Block, Window
+from sciSR.tiles import TileJob, UpscaledSource
+from sciSR.tiling import Tile
+
+__all__ = ["StripSource", "strip_rows"]
+
+_STRIP_BYTES = {"cpu": 64 * 2**20}
+_STRIP_BYTES_ON_DEVICE = 2**31
+_LOOSE = 8
+"""Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
+_Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
+
+
+def strip_rows(job: TileJob, program: RowProgram) -> int:
+    """Rows per strip, so that the widest layer's strip stays within some 64 MB; by shapes and precision alone."""
+    low = job.runner.precision != "float32"
+    shape = [job.plan.shape[a] for a in job.order]
+    across = int(np.prod(shape[1:])) * _batch(job)
+    room = _STRIP_BYTES.get(job.runner.device.type, _STRIP_BYTES_ON_DEVICE)
+    rows = room // (across * program.widest * (2 if low else 4))
+    return int(max(2, min(64, rows, shape[0])))
+
+
+def _batch(job: TileJob) -> int:
+    """Images that run side by side: loose slices, and lone bands."""
+    loose = [min(_LOOSE, n) for a, n in enumerate(job.plan.shape) if a not in job.order]
+    bands = len(job.raster.channels) if job.runner.network.spec.in_channels == 1 else 1
+    return int(np.prod(loose)) * bands if loose else bands
+
+
+class StripSource(UpscaledSource):
+    """The refined raster as a lazy source that streams depth-first."""
+
+    def __init__(self, job: TileJob, program: RowProgram, *, workers: int, facts: dict[str, Any]) -> None:
+        super().__init__(job, workers=workers, facts=facts)
+        self._program = program
+        self._rows = strip_rows(job, program)
+
+    def record(self) -> dict[str, Any]:
+        """As for tiles, with the strips."""
+        return {**super().record(), "executor": "depth-first", "strip_rows": self._rows}
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """One tile's output: blocks asked for out of order are tiles."""
+        return super().chunks
+
+    def stream(self) -> Iterator[tuple[Window, Block]]:
+        """Every value once, strip by strip."""
+        return in_background(self._strips())
+
+    def _strips(self) -> Iterator[tuple[Window, Block]]:
+        shape, rows_axis = self.job.plan.shape, self.job.order[0]
+        loose = [
+            [slice(a, min(a + _LOOSE, n)) for a in range(0, n, _LOOSE)]
+            for axis, n in enumerate(shape)
+            if axis not in self.job.order
+        ]
+        cuts = [slice(a, min(a + self._rows, shape[rows_axis])) for a in range(0, shape[rows_axis], self._rows)]
+        across = tuple(slice(0, n) for n in shape[rows_axis + 1 :])
+        passes = list(product(self.times, product(*loose)))
+        keys = ((time, (*outer, cut, *across)) for time, outer in passes for cut in cuts)
+        strips = read_ahead(keys, self._load)
+        with torch.inference_mode():
+            for time, outer in passes:
+                one = _Pass(self.job, self._program, time, outer, across)
+                for (_, window), (values, valid) in (next(strips) for _ in cuts):
+                    yield from one.feed(window, values, valid)
+
+    def _load(self, key: tuple[int | None, Window]) -> _Loaded:
+        time, window = key
+        values, valid, _ = self.job.load(Tile(window, window, window, window), time)
+        return values, valid
+
+
+class _Pass:
+    """One image or stack of loose slices on its way through the network."""
+
+    def __init__(self, job: TileJob, program: RowProgram, time: int | None, outer: Window, across: Window) -> None:
+        self._job = job
+        self._time = time
+        self._outer = outer
+        self._across = across
+        self._flow = program.start()
+        self._axis = job.order[0]
+        self._total = job.plan.shape[self._axis]
+        self._scale = job.plan.scale[self._axis]
+        self._reach = job.runner.network.interpolation_radius[0]
+        self._fine: Tensor | None = None
+        self._kept: Tensor | None = None
+        self._kept_from = 0
+        self._valid: list[tuple[int, int, NDArray[Any] | None]] = []
+        self._fed = 0
+        self._given = 0
+
+    def feed(
+        self, window: Window, values: NDArray[np.float32], valid: NDArray[Any] | None
+    ) -> Iterator[tuple[Window, Block]]:
+        """Take the next strip; give the refined rows that are ready."""
+        runner = self._job.runner
+        part = window[self._axis]
+        x = torch.from_numpy(self._job.to_network_axes(values)).to(runner.device)
+        self._kept = x if self._kept is None else torch.cat([self._kept, x], dim=2)
+        self._valid.append((part.start, part.stop, valid))
+        self._fed = part.stop
+        last = self._fed == self._total
+        fine = self._flow.feed(runner.lowered(x), last=last)
+        if fine is not None:
+            self._fine = fine if self._fine is None else torch.cat([self._fine, fine], dim=2)
+        ready = self._given + (0 if self._fine is None else self._fine.shape[2] // self._scale)
+        if not last:
+            ready = min(ready, self._fed - self._reach)
+        if ready > self._given:
+            yield self._give(ready)
+
+    def _give(self, stop: int) -> tuple[Window, Block]:
+        start, s = self._given, self._scale
+        assert self._fine is not None
+        count = (stop - start) * s
+        detail = self._fine.narrow(2, 0, count).to(torch.float32)
+        self._fine = self._fine.narrow(2, count, self._fine.shape[2] - count).clone()
+        base = self._base(start, stop)
+        refined = (detail if base is None else base + detail).to("cpu").numpy()
+        self._given = stop
+        return self._finished(refined, start, stop)
+
+    def _base(self, start: int, stop: int) -> Tensor | None:
+        """The interpolation of rows ``start`` to ``stop``, from kept rows with their neighbours."""
+        assert self._kept is not None
+        low = max(0, start - self._reach)
+        high = min(self._total, stop + self._reach)
+        rows = self._kept.narrow(2, low - self._kept_from, high - low)
+        base = self._job.runner.network.interpolate(rows)
+        keep = max(0, stop - self._reach)
+        self._kept = self._kept.narrow(2, keep - self._kept_from, self._fed - keep).clone()
+        self._kept_from = keep
+        return None if base is None else base.narrow(2, (start - low) * self._scale, (stop - start) * self._scale)
+
+    def _finished(self, refined: NDArray[np.float32], start: int, stop: int) -> tuple[Window, Block]:
+        job, plan = self._job, self._job.plan
+        read = (*self._outer, slice(start, stop), *self._across)
+        write = tuple(slice(p.start * s, p.stop * s) for p, s in zip(read, plan.scale, strict=True))
+        keep = tuple(slice(0, p.stop - p.start) for p in write)
+        valid = self._taken(start, stop)
+        block = job.finish(
+            job.to_raster_axes(refined, read), valid, valid is not None, Tile(read, read, keep, write), self._time
+        )
+        return job.lead(self._time, job.out_channels) + write, block
+
+    def _taken(self, start: int, stop: int) -> NDArray[Any] | None:
+        """Validity ``(c, spatial…)`` of rows ``start`` to ``stop``; forgets the rows before ``stop``."""
+        axis = self._axis + 1
+        parts = []
+        for a, b, valid in self._valid:
+            low, high = max(a, start), min(b, stop)
+            if low < high:
+                parts.append((high - low, None if valid is None else valid.take(range(low - a, high - a), axis=axis)))
+        self._valid = [entry for entry in self._valid if entry[1] > stop]
+        known = [valid for _, valid in parts if valid is not None]
+        if not known:
+            return None
+        like = list(known[0].shape)
+        full = []
+        for rows, valid in parts:
+            like[axis] = rows
+            full.append(np.ones(like, bool) if valid is None else valid)
+        return np.concatenate(full, axis=axis)

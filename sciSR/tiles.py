@@ -1,0 +1,259 @@
+"""The tiles executor: a raster seen through a network, tile by tile, as a lazy source of blocks.
+
+Each tile reads its core with a halo, is filled, normalised, run, and cut back to its core. Workers take tiles in order
+and results leave in order, with a bounded number under way, so memory does not grow with the scene and the values
+depend on the plan alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sciSR.backends import Runner
+from sciSR.filling import fill_invalid
+from sciSR.normalization import IntensityMap
+from sciSR.raster import Block, Raster, Window
+from sciSR.tiling import Tile, TilePlan
+
+__all__ = ["TileJob", "UpscaledSource", "worker_count"]
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """Everything that turns one tile of a raster into refined values.
+
+    Attributes:
+        raster: the input.
+        runner: the network on its device.
+        plan: the tiles over the raster's spatial axes.
+        intensity: physical values to the network's and back.
+        order: for each of the network's spatial axes, which spatial axis of the raster it runs along.
+        fill_reach: pixels that holes are closed, 0 where the raster cannot have any.
+    """
+
+    raster: Raster
+    runner: Runner
+    plan: TilePlan
+    intensity: IntensityMap
+    order: tuple[int, ...]
+    fill_reach: int
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the result."""
+        spec = self.runner.network.spec
+        return spec.out_channels if spec.in_channels > 1 else len(self.raster.channels)
+
+    def run(self, tile: Tile, time: int | None) -> Block:
+        """Refined physical values of the tile's core, one time step, all channels."""
+        values, valid, holes = self.load(tile, time)
+        refined = self.to_raster_axes(self.runner(self.to_network_axes(values)), tile.read)
+        return self.finish(refined, valid, holes, tile, time)
+
+    def load(self, tile: Tile, time: int | None) -> tuple[NDArray[np.float32], NDArray[Any] | None, bool]:
+        """Filled, normalised values ``(c, spatial…)`` of the tile's read window, and validity of its core."""
+        spatial = self.raster.grid.shape
+        margin = self.fill_reach
+        wide = tuple(
+            slice(max(0, p.start - margin), min(n, p.stop + margin)) for p, n in zip(tile.read, spatial, strict=True)
+        )
+        block = self.raster.read(self.lead(time) + wide)
+        values = block.values.reshape(len(self.raster.channels), *[w.stop - w.start for w in wide])
+        valid = None if block.valid is None else np.broadcast_to(block.valid, block.values.shape).reshape(values.shape)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            finite = np.isfinite(values)
+            valid = finite if valid is None else valid & finite
+        inner = (
+            slice(None),
+            *(slice(p.start - w.start, p.stop - w.start) for p, w in zip(tile.read, wide, strict=True)),
+        )
+        normal = self.intensity.apply(values, 0)
+        if valid is None:
+            return np.ascontiguousarray(normal[inner]), None, False
+        parts = [fill_invalid(v, ok, self.fill_reach) for v, ok in zip(normal, valid, strict=True)]
+        core = (
+            slice(None),
+            *(slice(p.start - w.start, p.stop - w.start) for p, w in zip(tile.core, wide, strict=True)),
+        )
+        return np.ascontiguousarray(np.stack(parts)[inner]), valid[core], True
+
+    def finish(
+        self, refined: NDArray[np.float32], valid: NDArray[Any] | None, holes: bool, tile: Tile, time: int | None
+    ) -> Block:
+        """Physical values of the core from normalised values ``(c, spatial…)`` of the read window."""
+        core = refined[(slice(None), *tile.keep)]
+        wide = (
+            np.float64
+            if self.raster.dtype.itemsize > 4 or self.raster.dtype.name in ("int32", "uint32")
+            else np.float32
+        )
+        values = self.intensity.invert(core, 0, wide)
+        shape = tuple(w.stop - w.start for w in self.lead(time, self.out_channels)) + values.shape[1:]
+        if not holes or valid is None or valid.all():
+            return Block(values.reshape(shape), None)
+        if len(valid) != len(values):
+            valid = np.broadcast_to(valid.all(axis=0, keepdims=True), (len(values), *valid.shape[1:]))
+        for axis, s in enumerate(self.plan.scale):
+            valid = valid.repeat(s, axis=axis + 1)
+        return Block(values.reshape(shape), valid.reshape(shape))
+
+    def to_network_axes(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(c, spatial…)`` as ``(b, c, [z,] y, x)``: axes the network lacks, or lone bands, become the batch."""
+        spec = self.runner.network.spec
+        spatial = values.ndim - 1
+        rest = [a for a in range(spatial) if a not in self.order]
+        moved = values.transpose([*(a + 1 for a in rest), 0, *(a + 1 for a in self.order)])
+        size = moved.shape[-len(self.order) :]
+        channels = spec.in_channels if spec.in_channels > 1 else 1
+        return np.ascontiguousarray(moved.reshape(-1, channels, *size))
+
+    def to_raster_axes(self, refined: NDArray[np.float32], read: Window) -> NDArray[np.float32]:
+        """``(b, c, [z,] y, x)`` back as ``(c, spatial…)``; ``read`` is the spatial window that was run."""
+        spatial = len(self.plan.shape)
+        rest = [a for a in range(spatial) if a not in self.order]
+        outer = [read[a].stop - read[a].start for a in rest]
+        full = refined.reshape(*outer, self.out_channels, *refined.shape[2:])
+        back = np.argsort([*(a + 1 for a in rest), 0, *(a + 1 for a in self.order)])
+        return full.transpose(back)
+
+    def lead(self, time: int | None, channels: int | None = None) -> Window:
+        """The window over the axes before the spatial ones: one time step, all channels."""
+        whole = dict(zip(self.raster.axes, self.raster.shape, strict=True))
+        at = {"t": slice(time, None if time is None else time + 1), "c": slice(0, channels or whole.get("c", 1))}
+        return tuple(at[a] for a in self.raster.axes if a in at)
+
+
+class UpscaledSource:
+    """The refined raster as a lazy source of blocks."""
+
+    def __init__(self, job: TileJob, *, workers: int, facts: dict[str, Any]) -> None:
+        self.job = job
+        self.workers = workers
+        self.facts = facts
+        self._cache: OrderedDict[tuple[int | None, tuple[int, ...]], Block] = OrderedDict()
+        self._lock = threading.Lock()
+        raster = job.raster
+        sizes = dict(zip(raster.axes, raster.shape, strict=True)) | {"c": job.out_channels}
+        lead = tuple(sizes[a] for a in raster.axes if a in ("t", "c"))
+        self._shape = lead + job.plan.output_shape
+        self.times: list[int | None] = list(range(sizes["t"])) if "t" in raster.axes else [None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32, or float64 where the input's type is wider."""
+        wide = self.job.raster.dtype.itemsize > 4 or self.job.raster.dtype.name in ("int32", "uint32")
+        return np.dtype(np.float64 if wide else np.float32)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """One tile's output: one time step, all channels."""
+        lead = tuple(1 if a == "t" else n for a, n in zip(self.job.raster.axes, self._shape, strict=False))
+        lead = lead[: len(self._shape) - len(self.job.plan.shape)]
+        plan = self.job.plan
+        return lead + tuple(min(t * s, n) for t, s, n in zip(plan.tile, plan.scale, plan.output_shape, strict=True))
+
+    def record(self) -> dict[str, Any]:
+        """Plan, network, precision and intensity map as plain values: what decides the bytes of the result."""
+        job = self.job
+        return {
+            **self.facts,
+            "executor": "tiles",
+            "plan": job.plan.to_dict(),
+            "axis_order": list(job.order),
+            "fill_reach": job.fill_reach,
+            "intensity": {"center": job.intensity.center, "scale": job.intensity.scale, "floor": job.intensity.floor},
+            **job.runner.record(),
+        }
+
+    def read(self, window: Window) -> Block:
+        """The values under ``window``: the tiles it meets are run, the last few kept for the next call."""
+        lead = len(self._shape) - len(self.job.plan.shape)
+        spatial = window[lead:]
+        values = np.empty(tuple(p.stop - p.start for p in window), self.dtype)
+        valid = np.ones(values.shape, bool)
+        for time in self.times:
+            if time is not None and not window[0].start <= time < window[0].stop:
+                continue
+            for tile in self.job.plan.covering(spatial):
+                block = self._tile(tile, time)
+                target, source = _overlap(window, self._window(tile, time))
+                values[target] = block.values[source]
+                if block.valid is not None:
+                    valid[target] = block.valid[source]
+        return Block(values, None if valid.all() else valid)
+
+    def stream(self) -> Iterator[tuple[Window, Block]]:
+        """Every value once, tile by tile in order, several tiles under way."""
+        work = ((time, tile) for time, tile in product(self.times, self.job.plan))
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(self.workers, initializer=_use_threads, initargs=(self._share(threads),)) as pool:
+            under_way: deque[tuple[Window, Future[Block]]] = deque()
+            try:
+                for time, tile in work:
+                    under_way.append((self._window(tile, time), pool.submit(self.job.run, tile, time)))
+                    if len(under_way) > self.workers + 1:
+                        window, future = under_way.popleft()
+                        yield window, future.result()
+                while under_way:
+                    window, future = under_way.popleft()
+                    yield window, future.result()
+            finally:
+                for _, future in under_way:
+                    future.cancel()
+                torch.set_num_threads(threads)
+
+    def _share(self, threads: int) -> int:
+        return max(1, threads // self.workers)
+
+    def _tile(self, tile: Tile, time: int | None) -> Block:
+        key = (time, tuple(p.start for p in tile.core))
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        block = self.job.run(tile, time)
+        with self._lock:
+            self._cache[key] = block
+            while len(self._cache) > 4:
+                self._cache.popitem(last=False)
+        return block
+
+    def _window(self, tile: Tile, time: int | None) -> Window:
+        return self.job.lead(time, self.job.out_channels) + tile.write
+
+
+def _overlap(window: Window, other: Window) -> tuple[Window, Window]:
+    """The common part of two windows, seen from each."""
+    target, source = [], []
+    for a, b in zip(window, other, strict=True):
+        start, stop = max(a.start, b.start), min(a.stop, b.stop)
+        target.append(slice(start - a.start, stop - a.start))
+        source.append(slice(start - b.start, stop - b.start))
+    return tuple(target), tuple(source)
+
+
+def _use_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def worker_count(device: torch.device, plan: TilePlan) -> int:
+    """Tiles worked on at once: on a CPU one per core as far as there are tiles; on a device two, to hide transfers."""
+    if device.type != "cpu":
+        return 2
+    return max(1, min(len(os.sched_getaffinity(0)), len(plan)))
