@@ -1,6 +1,6 @@
 """Cut the example crops out of the full scans and scenes: ``python examples/data/make_crops.py [SOURCE_FOLDER]``.
 
-Values are copied untouched. Positions are moved with a matrix product, so each voxel of a crop lies where it lay before.
+Values are copied untouched. Positions move by a matrix product, so each voxel of a crop lies where it lay before.
 The windows below are also what a training run must leave out, if the crops are to test its network.
 """
 
@@ -42,7 +42,7 @@ SCENES: dict[str, tuple[str, tuple[slice, slice], tuple[str, ...]]] = {
         ("B02", "B03", "B04", "B08"),
     ),
 }
-"""Crop -> source, its window in rows and columns, and the name of each band (the source names them in its file name)."""
+"""Crop -> source, window in rows and columns, and the names of its bands (the source says them in its file name)."""
 
 
 def crop_volume(source: Path, target: Path, window: tuple[slice, slice, slice]) -> None:
