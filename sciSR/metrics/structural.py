@@ -123,10 +123,10 @@ def ssim(
             stream.add(
                 first[b, c],
                 second[b, c],
-                mask=None if inside is None else inside[b, c],
+                masks=None if inside is None else inside[b, c][None],
                 valid=None if exists is None else exists[b, c],
             )
-            values.append(stream.mean)
+            values.append(stream.means[0])
     return sum(values) / len(values)
 
 
@@ -136,63 +136,73 @@ class SSIMStream:
     Args:
         shape: pixels of the whole image per spatial axis.
         data_range: length of the value range.
+        regions: number of masks that come with each slab; a mean is kept for each.
 
     Example:
         >>> stream = SSIMStream((16, 16), data_range=1.0)
         >>> stream.add(torch.eye(16)[:9], torch.eye(16)[:9])
         >>> stream.add(torch.eye(16)[9:], torch.eye(16)[9:])
-        >>> stream.mean
-        1.0
+        >>> stream.means
+        [1.0]
     """
 
-    def __init__(self, shape: tuple[int, ...], *, data_range: float) -> None:
+    def __init__(self, shape: tuple[int, ...], *, data_range: float, regions: int = 1) -> None:
         self._sizes = window_sizes(shape)
         self._range = check_range(data_range)
         self._moments: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._total = 0.0
-        self._count = 0
+        self._masks: Tensor | None = None
+        self._totals = [0.0] * regions
+        self._counts = [0] * regions
 
     @property
-    def mean(self) -> float:
-        """Mean over the windows so far; NaN if none counted."""
-        return self._total / self._count if self._count else math.nan
+    def means(self) -> list[float]:
+        """Mean over the windows that counted so far, per region; NaN if none did."""
+        return [total / n if n else math.nan for total, n in zip(self._totals, self._counts, strict=True)]
 
     @property
-    def total(self) -> tuple[float, int]:
-        """Sum over the windows that counted, and their number."""
-        return self._total, self._count
+    def counts(self) -> list[int]:
+        """Number of windows that counted so far, per region."""
+        return list(self._counts)
 
     def add(
-        self, prediction: Tensor, target: Tensor, *, mask: Tensor | None = None, valid: Tensor | None = None
+        self, prediction: Tensor, target: Tensor, *, masks: Tensor | None = None, valid: Tensor | None = None
     ) -> None:
-        """Take the next rows: axes as the image's, the first one of any length; masks are bool of that shape."""
+        """Take the next rows.
+
+        Args:
+            prediction: axes as the image's, the first one of any length.
+            target: the same shape.
+            masks: bool ``(regions, …)``, the windows that count by their centre pixel; None: all.
+            valid: bool, the pixels that hold a value; windows that reach one without do not count.
+        """
         x, y = prediction.double(), target.double()
         exists = torch.ones_like(x, dtype=torch.bool) if valid is None else valid
         x, y = (torch.where(exists, values, torch.zeros_like(values)) for values in (x, y))
         fields = torch.stack([*_products(x, y), (~exists).double()])
         for dim, size in enumerate(self._sizes[1:], start=2):
             fields = smooth(fields, dim, size)
-        counted = self._trimmed(torch.ones_like(exists) if mask is None else mask)
-        if self._moments is not None and self._mask is not None:
-            fields, counted = torch.cat([self._moments, fields], dim=1), torch.cat([self._mask, counted])
-        keep = self._sizes[0] - 1
-        if fields.shape[1] > keep:
-            self._score(smooth(fields, 1, self._sizes[0]), counted[keep // 2 : counted.shape[0] - keep // 2])
-        self._moments, self._mask = (v.narrow(d, max(0, v.shape[d] - keep), min(keep, v.shape[d])).clone()
-                                     for v, d in ((fields, 1), (counted, 0)))  # fmt: skip
+        counted = self._trimmed(exists.new_ones((len(self._totals), *x.shape)) if masks is None else masks)
+        if self._moments is not None and self._masks is not None:
+            fields, counted = torch.cat([self._moments, fields], dim=1), torch.cat([self._masks, counted], dim=1)
+        keep, rows = self._sizes[0] - 1, fields.shape[1]
+        if rows > keep:
+            self._score(smooth(fields, 1, self._sizes[0]), counted[:, keep // 2 : rows - keep // 2])
+        last = slice(max(0, rows - keep), rows)
+        self._moments, self._masks = fields[:, last].clone(), counted[:, last].clone()
 
-    def _trimmed(self, mask: Tensor) -> Tensor:
-        """``mask`` at the centres of the windows that fit along all axes but the first."""
-        for dim, size in enumerate(self._sizes[1:], start=1):
-            mask = mask.narrow(dim, size // 2, mask.shape[dim] - size + 1)
-        return mask
+    def _trimmed(self, masks: Tensor) -> Tensor:
+        """``masks`` at the centres of the windows that fit along all axes but the first."""
+        for dim, size in enumerate(self._sizes[1:], start=2):
+            masks = masks.narrow(dim, size // 2, masks.shape[dim] - size + 1)
+        return masks
 
-    def _score(self, fields: Tensor, mask: Tensor) -> None:
+    def _score(self, fields: Tensor, masks: Tensor) -> None:
         values, _ = similarity(fields, self._range)
-        counts = mask & (fields[5] == 0)
-        self._total += float(values[counts].sum())
-        self._count += int(counts.sum())
+        whole = fields[5] == 0
+        for region, mask in enumerate(masks):
+            counts = mask & whole
+            self._totals[region] += float(values[counts].sum())
+            self._counts[region] += int(counts.sum())
 
 
 def _products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
