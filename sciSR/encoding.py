@@ -7,7 +7,7 @@ takes the stored value that means nodata.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sciSR.errors import InputError
 
-__all__ = ["Encoding"]
+__all__ = ["Encoding", "stored_mark"]
 
 _NARROW = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 
@@ -63,6 +63,11 @@ class Encoding:
             return stored
         return np.dtype(np.float32 if stored.name in _NARROW else np.float64)
 
+    def select(self, channels: slice) -> Encoding:
+        """The encoding of some of the channels."""
+        parts = {name: getattr(self, name) for name in ("scale", "offset", "nodata")}
+        return replace(self, **{name: part[channels] if len(part) > 1 else part for name, part in parts.items()})
+
     def decode(self, stored: NDArray[Any], channel_axis: int | None = None) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Physical values of ``stored`` and where they are valid (bool, same shape), or None if all are.
 
@@ -102,9 +107,9 @@ class Encoding:
         if stored.dtype.kind == "f":
             valid &= ~np.isnan(stored)
         for channel, part, ok in _per_channel(stored, valid, len(self.nodata), channel_axis):
-            nodata = self.nodata[channel]
-            if nodata is not None and not np.isnan(nodata) and ok is not None:
-                ok &= part != np.array(nodata).astype(stored.dtype)
+            mark = stored_mark(self.nodata[channel], stored.dtype)
+            if mark is not None and ok is not None:
+                ok &= part != mark
         return None if valid.all() else valid
 
 
@@ -157,8 +162,8 @@ def _per_channel(
 
 def _settle_nodata(part: NDArray[Any], valid: NDArray[Any] | None, nodata: float | None) -> None:
     """Write nodata where not valid, and move valid values that happen to equal it to the next legal value."""
-    if nodata is not None and not np.isnan(nodata):
-        mark = np.array(nodata).astype(part.dtype)
+    mark = stored_mark(nodata, part.dtype)
+    if mark is not None:
         clash = part == mark if valid is None else (part == mark) & valid
         if clash.any():
             part[clash] = _neighbour(mark)
@@ -168,8 +173,38 @@ def _settle_nodata(part: NDArray[Any], valid: NDArray[Any] | None, nodata: float
         part[~valid] = np.nan if part.dtype.kind == "f" else 0
 
 
-def _neighbour(mark: NDArray[Any]) -> Any:
+def _neighbour(mark: Any) -> Any:
     """The legal stored value nearest to ``mark``, upwards unless it is the type's greatest."""
+    one = mark.dtype.type(1)
     if mark.dtype.kind == "f":
-        return np.nextafter(mark, mark.dtype.type(np.inf))
-    return mark - 1 if mark == np.iinfo(mark.dtype).max else mark + 1
+        limit = np.finfo(mark.dtype).max
+        return np.nextafter(mark, mark.dtype.type(-np.inf if mark >= limit else np.inf))
+    if mark.dtype.kind == "b":
+        return ~mark
+    return mark - one if mark == np.iinfo(mark.dtype).max else mark + one
+
+
+def stored_mark(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """``nodata`` as a scalar of ``dtype``, or None where no value of that type other than NaN can equal it.
+
+    A file may state a nodata value that its type cannot hold (-9999 for uint8, 0.5 or NaN for integers): such a value
+    marks nothing, and is never wrapped or rounded into one that does. A finite value just beyond the largest float32
+    (the text ``-3.4028234663852886e+38`` of many files) means that largest value.
+
+    Example:
+        >>> stored_mark(-9999, np.dtype("uint8")) is None, stored_mark(-9999, np.dtype("int16"))
+        (True, np.int16(-9999))
+    """
+    if nodata is None or np.isnan(nodata):
+        return None
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if not np.isfinite(nodata) or nodata != int(nodata) or not info.min <= int(nodata) <= info.max:
+            return None
+        return dtype.type(int(nodata))
+    if dtype.kind == "f" and np.isfinite(nodata):
+        limit = float(np.finfo(dtype).max)
+        if abs(nodata) > limit * (1 + 1e-6):
+            return None
+        return dtype.type(min(max(float(nodata), -limit), limit))
+    return dtype.type(nodata) if dtype.kind == "f" or nodata in (0, 1) else None
