@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -139,7 +138,7 @@ def degrade(
     grid = raster.grid.coarsen(factors)
     chosen = chosen.at(grid.spacing) if grid.unit == "mm" else chosen
     if not noise:
-        chosen = replace(chosen, noise=Noise())
+        chosen = chosen.noiseless()
     source = _Degraded(raster, grid.shape, chosen, seed, data_range)
     record = json.dumps({"scale": factors, "seed": seed, "sensor": chosen.to_dict()})
     return raster.replace(

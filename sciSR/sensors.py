@@ -188,6 +188,16 @@ class Sensor:
                 changes[axis] = replace(profile, fwhm=profile.fwhm_mm / spacing[axis], fwhm_mm=None)
         return replace(self, **changes) if changes else self
 
+    def noiseless(self) -> Sensor:
+        """This sensor without its noise."""
+        return replace(self, noise=Noise()) if self.noise != Noise() else self
+
+    def along(self, axis: str) -> Sensor:
+        """A sensor that has along every axis the profile that this one has along ``axis``."""
+        profile: Profile = getattr(self, axis)
+        bands = () if axis == "z" else self.bands
+        return replace(self, z=profile, y=profile, x=profile, bands=bands)
+
     def for_channels(self, names: Sequence[str | None]) -> Sensor:
         """This sensor with exactly one band per channel, found by name (``"B02"``, ``"b2 - blue"``, ``"blue"``).
 
