@@ -1,0 +1,275 @@
+"""Gzip written on several cores, and read by slabs from several threads.
+
+Writing cuts the data into pieces of a fixed size, deflates each on its own and joins them as one gzip member, as pigz
+does (RFC 1951 section 3.2.4: an empty stored block ends a piece on a byte; RFC 1952 for the frame). One member, because
+browser viewers that use fflate or pako read the first member of several and drop the rest. The bytes depend on the data
+alone: not on the number of threads, nor on how the data came, and they hold no time and no file name.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from isal import igzip, isal_zlib
+from numpy.typing import NDArray
+
+from sciSR.errors import FormatError
+
+__all__ = ["DAMAGED", "GzipSink", "GzipSlabs", "PlainSink", "Sink", "is_gzip", "open_decompressed"]
+
+PIECE = 2**22
+"""Bytes that are deflated together; larger gains no ratio, smaller loses some."""
+
+CACHE_BYTES = 2**29
+"""Decompressed bytes that one open file keeps; a larger file is decompressed again when reading goes back."""
+
+SLAB_BYTES = 2**23
+"""Decompressed bytes of one cached slab."""
+
+DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, isal_zlib.IsalError)  # type: ignore[assignment]  # a stub slip
+"""What reading damaged gzip raises."""
+
+_FRAME = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no flags, mtime 0, fastest, unknown system (RFC 1952)
+
+
+class Sink(Protocol):
+    """Where a writer's bytes go, in order."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; they may be changed by the caller afterwards."""
+        ...
+
+    def close(self) -> None:
+        """Complete the file."""
+        ...
+
+    def abort(self) -> None:
+        """Release everything, leaving what is on disk."""
+        ...
+
+
+class PlainSink:
+    """A file as it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("wb")
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write the next bytes."""
+        self._file.write(data)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._file.close()
+
+    def abort(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class GzipSink:
+    """A gzip file, deflated by a pool of threads; at most two pieces a thread are held.
+
+    Args:
+        path: the file to write.
+        threads: how many deflate; None takes the machine's cores, eight at most.
+        level: isal's, 0 (fastest) to 3.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None, level: int = 1) -> None:
+        count = threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="sciSR-gzip")
+        self._room = 2 * count
+        self._level = level
+        self._queue: deque[Future[tuple[bytes, int, int]]] = deque()
+        self._pending = bytearray()
+        self._crc = 0
+        self._size = 0
+        self._file: IO[bytes] = path.open("wb")
+        self._file.write(_FRAME)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        view = memoryview(data).cast("B")
+        while len(view):
+            part = view[: PIECE - len(self._pending)]
+            self._pending += part
+            view = view[len(part) :]
+            if len(self._pending) == PIECE:
+                self._submit()
+
+    def close(self) -> None:
+        """Deflate what is left and complete the frame."""
+        if self._pending:
+            self._submit()
+        self._drain(0)
+        self._file.write(b"\x03\x00")  # an empty final block with fixed codes
+        self._file.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+        self._file.close()
+        self._pool.shutdown()
+
+    def abort(self) -> None:
+        """Stop the threads and close the file."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._file.close()
+
+    def _submit(self) -> None:
+        self._drain(self._room - 1)
+        self._queue.append(self._pool.submit(_deflate, bytes(self._pending), self._level))
+        self._pending.clear()
+
+    def _drain(self, left: int) -> None:
+        """Write finished pieces in order until at most ``left`` are under way."""
+        while self._queue and (len(self._queue) > left or self._queue[0].done()):
+            data, crc, size = self._queue.popleft().result()
+            self._file.write(data)
+            self._crc = isal_zlib.crc32_combine(self._crc, crc, size)
+            self._size += size
+
+
+def _deflate(data: bytes, level: int) -> tuple[bytes, int, int]:
+    """The piece deflated, ending on a byte; its checksum and length."""
+    machine = isal_zlib.compressobj(level, isal_zlib.DEFLATED, -15)
+    deflated = machine.compress(data) + machine.flush(isal_zlib.Z_FULL_FLUSH)
+    return deflated, isal_zlib.crc32(data), len(data)
+
+
+def is_gzip(path: str) -> bool:
+    """Whether a file's content is gzip, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def open_decompressed(path: str) -> IO[bytes]:
+    """The file's bytes, decompressed if its content is gzip."""
+    return _gunzip(path) if is_gzip(path) else open(path, "rb")
+
+
+def _gunzip(path: str) -> IO[bytes]:
+    file: IO[bytes] = igzip.open(path, "rb")  # type: ignore[no-untyped-call]  # isal declares no types for open
+    return file
+
+
+class GzipSlabs:
+    """Planes of an array inside a gzip file, by windows; safe to read from several threads.
+
+    The file is decompressed forwards, slab by slab; the latest slabs stay in memory, all of them if they fit. Going
+    back beyond them starts again, unless ``indexed_gzip`` is installed, which finds its way directly.
+
+    Args:
+        path: the file.
+        dtype: stored type, with its byte order.
+        shape: the array's shape; the last two axes are a plane.
+        offset: decompressed bytes before the array.
+        cache_bytes: decompressed bytes kept.
+    """
+
+    def __init__(
+        self, path: str, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._args = (path, dtype, shape, offset, cache_bytes)
+        self._path, self._dtype, self._shape, self._offset = path, dtype, shape, offset
+        self._planes = int(np.prod(shape[:-2], dtype=np.int64))
+        self._plane_bytes = int(np.prod(shape[-2:], dtype=np.int64)) * dtype.itemsize
+        self._per_slab = max(1, min(SLAB_BYTES // max(1, self._plane_bytes), self._planes))
+        self._room = max(2, cache_bytes // (self._per_slab * max(1, self._plane_bytes)))
+        self._seekable = self._planes * self._plane_bytes > cache_bytes
+        self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._next = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        path, dtype, shape, offset, cache_bytes = self._args
+        return _rebuilt, (path, dtype, shape, offset, cache_bytes)
+
+    def read(self, window: tuple[slice, ...]) -> NDArray[Any]:
+        """Stored values under ``window``, in the machine's byte order."""
+        out = np.empty([s.stop - s.start for s in window], dtype=self._dtype.newbyteorder("="))
+        depth = self._shape[-3]
+        flat = out.reshape(-1, *out.shape[-3:])
+        lead = [np.arange(s.start, s.stop) for s in window[:-3]]
+        volumes = np.arange(int(np.prod(self._shape[:-3]))).reshape(self._shape[:-3])[np.ix_(*lead)].ravel()
+        zs, plane = window[-3], window[-2:]
+        for target, volume in zip(flat, volumes, strict=True):
+            at, end = int(volume) * depth + zs.start, int(volume) * depth + zs.stop
+            row = 0
+            while at < end:
+                slab = self._slab(at // self._per_slab)
+                first = at % self._per_slab
+                count = min(end - at, len(slab) - first)
+                target[row : row + count] = slab[(slice(first, first + count), *plane)]
+                at, row = at + count, row + count
+        return out
+
+    def _slab(self, number: int) -> NDArray[Any]:
+        with self._lock:
+            if number not in self._cache:
+                try:
+                    self._load(number)
+                except DAMAGED as error:
+                    self._forget()
+                    raise FormatError(f"{self._path}: the compressed data are damaged or cut off ({error})") from error
+            self._cache.move_to_end(number)
+            return self._cache[number]
+
+    def _load(self, number: int) -> None:
+        """Decompress up to slab ``number`` and keep what is passed."""
+        if self._file is None or (number < self._next and not self._indexed()):
+            self._forget()
+            self._file = self._opened()
+            self._file.seek(self._offset)
+            self._next = 0
+        if self._indexed() and number != self._next:
+            self._next = number
+            self._file.seek(self._offset + number * self._per_slab * self._plane_bytes)
+        while self._next <= number:
+            self._cache[self._next] = self._read_slab(self._next)
+            while len(self._cache) > self._room:
+                self._cache.popitem(last=False)
+            self._next += 1
+        if len(self._cache) * self._per_slab >= self._planes:
+            self._forget()  # all of it is in memory
+
+    def _read_slab(self, number: int) -> NDArray[Any]:
+        count = min(self._per_slab, self._planes - number * self._per_slab)
+        slab = np.empty((count, *self._shape[-2:]), dtype=self._dtype)
+        view = slab.reshape(-1).view(np.uint8).data
+        done = 0
+        while done < len(view):
+            got = self._file.readinto(view[done:])
+            if not got:
+                raise EOFError(f"{self._planes * self._plane_bytes} bytes of values expected, the file ends before")
+            done += got
+        if (number + 1) * self._per_slab >= self._planes:
+            self._file.read(1)  # reaches the trailer, so that the checksum is verified
+        return slab.astype(self._dtype.newbyteorder("="), copy=False)
+
+    def _opened(self) -> Any:
+        if self._seekable:
+            try:
+                import indexed_gzip
+            except ImportError:
+                return _gunzip(self._path)
+            return indexed_gzip.IndexedGzipFile(self._path)
+        return _gunzip(self._path)
+
+    def _indexed(self) -> bool:
+        return type(self._file).__module__.startswith("indexed_gzip")
+
+    def _forget(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._next = 0
+
+
+def _rebuilt(path: str, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int, cache_bytes: int) -> GzipSlabs:
+    return GzipSlabs(path, dtype, shape, offset, cache_bytes=cache_bytes)

@@ -1,0 +1,227 @@
+"""NIfTI-1 and NIfTI-2, single file or pair, plain or gzip.
+
+Inside the file x runs fastest; read in C order the same bytes are ``(t, z, y, x)``, so nothing is transposed.
+Coordinates are kept in millimetres, whatever unit the file is in, and written back in the file's unit.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from nibabel.orientations import aff2axcodes
+from numpy.typing import NDArray
+
+from sciSR.encoding import Encoding
+from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
+from sciSR.grid import RAS_MM
+from sciSR.io.adapter import Writer
+from sciSR.io.gzipped import GzipSlabs, is_gzip
+from sciSR.io.nifti_geometry import locate, with_spacing
+from sciSR.io.nifti_header import Header, decode_encoding, partner, read_header
+from sciSR.io.nifti_write import (
+    NiftiWriter,
+    comment,
+    output_fields,
+    provenance_text,
+    stored_form,
+    time_axis,
+    version_for,
+)
+from sciSR.raster import Block, Channel, Metadata, Raster, Window, windows
+
+__all__ = ["NiftiAdapter", "NiftiSource"]
+
+_SLAB_VALUES = 2**22
+
+
+class NiftiAdapter:
+    """Reads and writes NIfTI.
+
+    Options of ``open``: ``labels`` (True: a label map, False: not one, None: decided from intent and values, see
+    :mod:`sciSR.labels`), ``spacing`` (millimetres for all axes or ``{"z": 5.0}``, believed instead of the header's),
+    ``nodata`` (a value that means no value, such as -2000 around a CT's circle).
+
+    Options of ``create``: ``dtype`` (numpy name; the default is the input's stored form), ``version`` (1 or 2),
+    ``threads`` (how many deflate; the bytes do not depend on it).
+    """
+
+    name = "nifti"
+    suffixes = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
+
+    def describe(self, path: str) -> dict[str, Any]:
+        """Geometry, type and header of a file, as plain values."""
+        head, raster, used, notes = _opened(path)
+        return {"format": f"NIfTI-{head.version}", "shape": raster.shape, "used": used, "notes": notes}
+
+    def open(self, path: str, **options: Any) -> Raster:
+        """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``; values scaled by slope and intercept."""
+        _known(options, ("labels", "spacing", "nodata"), path)
+        _, raster, _, notes = _opened(path, **options)
+        for note in notes:
+            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
+        return raster
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file, or the pair with the named one last."""
+        both = {Path(p) for p in partner(str(path))} - {path}
+        return (*both, path)
+
+    def check(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Raise for what NIfTI cannot hold: several channels, a scene, a type it does not know."""
+        _known(options, ("dtype", "version", "threads"), str(path))
+        if len(raster.grid.shape) != 3:
+            raise GeometryError(f"{raster.name}: NIfTI holds volumes (z, y, x), a scene came; save it as .tif")
+        if raster.grid.frame not in (RAS_MM, None):
+            raise GeometryError(f"{raster.name}: NIfTI holds no frame {raster.grid.frame[:40]!r}; expected {RAS_MM}")
+        if "c" in raster.axes:
+            raise InputError(
+                f"{raster.name}: NIfTI is written with one channel, {len(raster.channels)} came; split them"
+            )
+        stored_form(raster, options.get("dtype"), version_for(raster, options.get("version")))
+        source = None if raster.metadata is None else raster.metadata.path
+        if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise InputError(f"{path}: is the input itself; choose another name for the output")
+
+    def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
+        """Start the file: its header is written at once."""
+        version = version_for(raster, options.get("version"))
+        encoding = stored_form(raster, options.get("dtype"), version)
+        fields, notes = output_fields(raster, encoding, version)
+        for note in notes:
+            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
+        head = None if raster.metadata is None else raster.metadata.items.get("header")
+        extensions = head.extensions if isinstance(head, Header) else ()
+        text = provenance_text(raster)
+        if text is not None:
+            extensions = (*extensions, comment(text))
+        return NiftiWriter(
+            raster,
+            path,
+            fields=fields,
+            extensions=extensions,
+            encoding=encoding,
+            beside={},
+            threads=options.get("threads"),
+        )
+
+
+def _known(options: dict[str, Any], names: tuple[str, ...], path: str) -> None:
+    unknown = sorted(set(options) - set(names))
+    if unknown:
+        raise InputError(f"{path}: NIfTI has no option {', '.join(unknown)}; expected {', '.join(names)}")
+
+
+def _opened(
+    path: str, *, labels: bool | None = None, spacing: Any = None, nodata: float | None = None
+) -> tuple[Header, Raster, str, list[str]]:
+    """The header, the raster, which transform was used, and the notes."""
+    head = read_header(path)
+    name = os.path.basename(path)
+    notes = list(head.notes)
+    if spacing is not None:
+        with_spacing(head.fields, spacing, head.to_mm, name, notes)
+    shape = head.dims[2::-1]
+    grid, used = locate(head.fields, shape, head.to_mm, name, notes)
+    encoding = decode_encoding(head.fields, name)
+    if nodata is not None:
+        encoding = _with_nodata(encoding, nodata, name)
+    full = (head.dims[3], *shape) if head.series else shape
+    raster = Raster(
+        source=NiftiSource(head, full, encoding),
+        grid=grid,
+        axes=("t", "z", "y", "x") if head.series else ("z", "y", "x"),
+        channels=(Channel(),),
+        encoding=encoding,
+        time=time_axis(head.fields) if head.series else None,
+        metadata=Metadata("nifti", grid, {"header": head, "labels": labels}, path),
+        name=name,
+    )
+    return head, raster, used, notes
+
+
+def _with_nodata(encoding: Encoding, nodata: float, name: str) -> Encoding:
+    """The encoding with a physical value that means no value."""
+    stored = (nodata - encoding.offset[0]) / encoding.scale[0]
+    if np.dtype(encoding.dtype).kind in "iu":
+        info = np.iinfo(encoding.dtype)
+        if abs(stored - round(stored)) > 1e-6 or not info.min <= round(stored) <= info.max:
+            raise InputError(f"{name}: nodata {nodata} is no value that {encoding.dtype} stores here")
+        stored = round(stored)
+    return replace(encoding, nodata=(stored,))
+
+
+class _Stored(Protocol):
+    def read(self, window: Window) -> NDArray[Any]: ...
+
+
+class _MappedPlanes:
+    """An array in a plain file, by windows; mapped when first read."""
+
+    def __init__(self, path: str, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> None:
+        self._args = (path, dtype, shape, offset)
+        self._map: NDArray[Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._args
+
+    def read(self, window: Window) -> NDArray[Any]:
+        path, dtype, shape, offset = self._args
+        if self._map is None:
+            try:
+                self._map = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+            except ValueError as error:
+                raise FormatError(
+                    f"{path}: shorter than its header promises; it was cut off since it was opened"
+                ) from error
+        return np.array(self._map[window], dtype=dtype.newbyteorder("="))
+
+
+class NiftiSource:
+    """Blocks of a NIfTI file; safe to read from several threads, and picklable.
+
+    Args:
+        head: the file's header.
+        shape: ``(z, y, x)`` or ``(t, z, y, x)``.
+        encoding: how the values are stored.
+    """
+
+    def __init__(self, head: Header, shape: tuple[int, ...], encoding: Encoding) -> None:
+        self._shape = shape
+        self._encoding = encoding
+        stored = GzipSlabs if is_gzip(head.data_path) else _MappedPlanes
+        self._stored: _Stored = stored(head.data_path, head.dtype, shape, head.offset)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the physical values."""
+        return self._encoding.value_dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Slabs of whole planes, one time step, of some four million values."""
+        slab = max(1, min(self._shape[-3], _SLAB_VALUES // int(np.prod(self._shape[-2:]))))
+        return (1,) * (len(self._shape) - 3) + (slab, *self._shape[-2:])
+
+    def read(self, window: Window) -> Block:
+        """The values under ``window``."""
+        return Block(*self._encoding.decode(self._stored.read(window)))
+
+    def stream(self) -> Any:
+        """Every value once, slab by slab."""
+        for window in windows(self._shape, self.chunks):
+            yield window, self.read(window)
+
+
+def orientation(raster: Raster) -> str:
+    """Letters of the directions in which x, y and z grow, such as ``"RAS"``."""
+    return "".join(aff2axcodes(raster.grid.center_affine))
