@@ -136,14 +136,16 @@ def _cast(values: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
         saturated = np.clip(rounded, float(low), top).astype(target)
         saturated[rounded > top] = high
         return saturated
-    return np.clip(values, low, high).astype(target)
+    clipped: NDArray[Any] = np.clip(values, low, high).astype(target)
+    return clipped
 
 
 def _also_finite(values: NDArray[Any], valid: NDArray[Any] | None) -> NDArray[Any] | None:
     if values.dtype.kind == "f":
         nan = np.isnan(values)
         if nan.any():
-            return ~nan if valid is None else valid & ~nan
+            finite: NDArray[Any] = ~nan if valid is None else valid & ~nan
+            return finite
     return None if valid is None else np.broadcast_to(valid, values.shape)
 
 

@@ -137,7 +137,8 @@ class Grid:
     def index(self, world: ArrayLike) -> _Matrix:
         """Index points ``(…, n)`` in order ``(x, y[, z])``, corner convention, of world points ``(…, n)``."""
         points = np.asarray(world, dtype=np.float64)
-        return np.linalg.solve(self.affine[:-1, :-1], (points - self.affine[:-1, -1])[..., None])[..., 0]
+        index: _Matrix = np.linalg.solve(self.affine[:-1, :-1], (points - self.affine[:-1, -1])[..., None])[..., 0]
+        return index
 
     def refine(self, scale: float | Mapping[str, float]) -> Grid:
         """The same field of view with ``scale`` times the pixels per axis; counts are rounded, bounds stay.

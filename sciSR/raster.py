@@ -316,7 +316,8 @@ class ArraySource:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
-        return np.dtype(self._array.dtype)
+        dtype: np.dtype[Any] = np.dtype(self._array.dtype)
+        return dtype
 
     @property
     def chunks(self) -> tuple[int, ...]:
