@@ -137,8 +137,8 @@ class Grid:
     def index(self, world: ArrayLike) -> _Matrix:
         """Index points ``(…, n)`` in order ``(x, y[, z])``, corner convention, of world points ``(…, n)``."""
         points = np.asarray(world, dtype=np.float64)
-        index: _Matrix = np.linalg.solve(self.affine[:-1, :-1], (points - self.affine[:-1, -1])[..., None])[..., 0]
-        return index
+        index = np.linalg.solve(self.affine[:-1, :-1], (points - self.affine[:-1, -1])[..., None])[..., 0]
+        return np.asarray(index, dtype=np.float64)
 
     def refine(self, scale: float | Mapping[str, float]) -> Grid:
         """The same field of view with ``scale`` times the pixels per axis; counts are rounded, bounds stay.
