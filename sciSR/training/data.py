@@ -1,0 +1,132 @@
+"""What a run learns from and what it is judged on: references decoded, split, named and checksummed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sciSR.errors import InputError
+from sciSR.normalization import Normalization
+from sciSR.raster import Raster
+from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
+
+__all__ = ["Data", "as_references", "checksum", "gather", "wide_enough"]
+
+
+class Data(NamedTuple):
+    """Crops to learn from, crops to be judged on, and the record of where both came from."""
+
+    training: list[Crop]
+    validation: list[Crop]
+    record: list[dict[str, Any]]
+
+
+def as_references(values: Sequence[Raster | Reference] | Raster | Reference) -> list[Reference]:
+    """A list of references of whatever stands for one."""
+    many = [values] if isinstance(values, (Raster, Reference)) else list(values)
+    return [Reference(v) if isinstance(v, Raster) else v for v in many]
+
+
+def gather(
+    references: Sequence[Reference],
+    validation: Sequence[Reference],
+    *,
+    normalization: Normalization,
+    channels: int,
+    scale: Sequence[int],
+    fraction: float,
+) -> Data:
+    """Decode all references and split them.
+
+    What a reference holds out is validated on, beside the validation references. Where neither names anything, the far
+    end of each reference's longest axis is held out.
+
+    Args:
+        references: to learn from.
+        validation: other rasters, to be judged on.
+        normalization: fitted on each raster.
+        channels: what the network takes.
+        scale: the network's factor per axis.
+        fraction: part of each reference to hold out where nothing is named; 0: nothing.
+
+    Raises:
+        InputError: no reference, one of another number of axes, or one that is in both lists.
+    """
+    if not references:
+        raise InputError("training: no reference came; name at least one fine raster")
+    for reference in (*references, *validation):
+        if len(reference.raster.grid.shape) != len(scale):
+            have = len(reference.raster.grid.shape)
+            raise InputError(f"{reference.raster.name}: {have} spatial axes came, the network has {len(scale)}")
+    known = {_path(r.raster) for r in references} - {None}
+    twice = [r.raster.name for r in validation if _path(r.raster) in known]
+    if twice:
+        raise InputError(f"{twice[0]}: is both learned from and validated on; use held_out to keep a part of it")
+    options: dict[str, Any] = {"normalization": normalization, "channels": channels, "scale": scale}
+    training = [crop for reference in references for crop in decode(reference, **options)]
+    if not validation and not any(crop.held_out for crop in training) and fraction > 0:
+        training = [hold_out(crop, fraction) for crop in training]
+    judged = [part for crop in training for part in validation_crops(crop)]
+    judged += [crop for reference in validation for crop in decode(reference, **options)]
+    record = [_recorded(r, "training") for r in references] + [_recorded(r, "validation") for r in validation]
+    return Data(training, _distinct(judged), record)
+
+
+def _distinct(crops: Sequence[Crop]) -> list[Crop]:
+    """The crops with names that tell them apart."""
+    names = [crop.name for crop in crops]
+    return [
+        crop if names.count(crop.name) == 1 else replace(crop, name=f"{crop.name}#{names[:i].count(crop.name) + 1}")
+        for i, crop in enumerate(crops)
+    ]
+
+
+def wide_enough(patch: Sequence[int], minimum: Sequence[int]) -> None:
+    """Raise InputError for a patch that the network does not take."""
+    if any(n < m for n, m in zip(patch, minimum, strict=True)):
+        raise InputError(f"patch: {tuple(patch)} coarse pixels; this network needs at least {tuple(minimum)}")
+
+
+def _path(raster: Raster) -> str | None:
+    return None if raster.metadata is None else raster.metadata.path
+
+
+def _recorded(reference: Reference, role: str) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "role": role,
+        "name": reference.raster.name,
+        "sha256": checksum(reference.raster),
+        "shape": list(reference.raster.shape),
+        "spacing": [reference.raster.grid.spacing[a] for a in reference.raster.grid.axes],
+        "weight": reference.weight,
+    }
+    if reference.coarsen:
+        record["coarsen"] = dict(reference.coarsen)
+    if reference.bands is not None:
+        record["bands"] = list(reference.bands)
+    if reference.held_out:
+        record["held_out"] = {axis: list(span) for axis, span in reference.held_out.items()}
+    if reference.low is not None:
+        record["low"] = {"name": reference.low.name, "sha256": checksum(reference.low)}
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def checksum(raster: Raster) -> str:
+    """sha256 of the raster's file, or of its values where it has none here."""
+    path = _path(raster)
+    digest = hashlib.sha256()
+    if path is not None and Path(path).is_file():
+        with Path(path).open("rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
+    else:
+        for _, block in raster.stream():
+            digest.update(np.ascontiguousarray(block.values).tobytes())
+    return digest.hexdigest()
