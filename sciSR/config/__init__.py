@@ -5,20 +5,24 @@ from sciSR.config.schema import (
     DegradeSection,
     EvaluateSection,
     InputSection,
+    NormalizationSection,
     OutputSection,
     ReportSection,
     Section,
-    TrainSection,
     UpscaleSection,
-    Workflow,
 )
+from sciSR.config.train import AugmentSection, ReferenceSection, TrainSection
 from sciSR.config.values import parse_factors
+from sciSR.config.workflow_file import Workflow
 
 __all__ = [
+    "AugmentSection",
     "DegradeSection",
     "EvaluateSection",
     "InputSection",
+    "NormalizationSection",
     "OutputSection",
+    "ReferenceSection",
     "ReportSection",
     "Section",
     "TrainSection",

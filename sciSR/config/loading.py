@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from sciSR.config.schema import Workflow
+from sciSR.config.workflow_file import Workflow
 from sciSR.config.yaml_data import dump_yaml, parse_yaml, read_yaml
 from sciSR.errors import ConfigError
 
@@ -25,7 +25,6 @@ REFERENCES = {
     "degrade": "degrade",
     "evaluate": "evaluate",
     "report": "report",
-    "train.network": "networks",
     "train.normalization": "normalizations",
     "upscale.normalization": "normalizations",
 }

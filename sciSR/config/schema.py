@@ -1,4 +1,4 @@
-"""The workflow as closed, frozen models: every key that a workflow may have, its kind and its default.
+"""The sections of a workflow as closed, frozen models: every key, its kind and its default.
 
 The keys of a step are the keyword arguments of the function that does it (:func:`sciSR.upscale`, :func:`sciSR.train`,
 :func:`sciSR.evaluate`, …), so that a workflow and a notebook read alike.
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sciSR.config.values import Factors, Paths, Spacing, TileSize
+from sciSR.config.values import Factors, Paths, Pixels, Spacing
 
 __all__ = [
     "DegradeSection",
     "EvaluateSection",
     "InputSection",
+    "NormalizationSection",
     "OutputSection",
     "ReportSection",
     "Section",
-    "TrainSection",
     "UpscaleSection",
-    "Workflow",
 ]
 
 Precision = Literal["auto", "float32", "bf16", "fp16", "int8"]
@@ -33,15 +32,43 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class NormalizationSection(Section):
+    """How physical values become a network's: :class:`sciSR.normalization.Normalization`."""
+
+    kind: Literal["identity", "fixed", "percentile"] = "identity"
+    """``fixed``: (value - center) / scale. ``percentile``: center and scale from two percentiles of the raster."""
+    center: tuple[float, ...] = (0.0,)
+    """Value that becomes 0, for all channels or per channel."""
+    scale: tuple[float, ...] = (1.0,)
+    """Length that becomes 1, for all channels or per channel."""
+    low: float = 0.5
+    """Percentile that becomes 0."""
+    high: float = 99.5
+    """Percentile that becomes 1."""
+    per_channel: bool = False
+    """Fit each channel by itself."""
+    nonnegative: bool | Literal["auto"] = False
+    """Results are not below 0; ``auto``: not if the input nowhere is."""
+
+
 class InputSection(Section):
     """What is read. A text or a list of texts alone is the path."""
 
     path: Paths
     """File, address, pattern (``scans/*.nii.gz``) or list of these; relative to the current directory."""
     labels: bool | None = None
-    """True: a label map, upsampled by nearest neighbour. False: an image, whatever it looks like. null: find out."""
+    """True: a label map, refined by nearest neighbour. False: an image, whatever it looks like. null: find out."""
+    spacing: Factors = None
+    """Voxel size in mm to believe instead of the header's, for volumes."""
+    nodata: float | None = None
+    """Value that means no value though the file does not say so."""
     offset: float | None = None
     """Radiometric offset in stored units that the file does not state (Sentinel-2 baseline 04.00: -1000)."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed on to :func:`sciSR.open_raster`."""
+        return {k: v for k, v in self.model_dump(exclude={"path"}).items() if v is not None}
 
 
 class OutputSection(Section):
@@ -50,9 +77,22 @@ class OutputSection(Section):
     path: str = "out"
     """A folder, or one file if there is one input; relative to the current directory."""
     suffix: str | None = None
-    """Ending of the result's name (``.nii.gz``, ``.tif``), for another format than the input's."""
+    """Ending of the results' names (``.nii.gz``, ``.tif``), for another format than the input's."""
+    dtype: Literal["uint8", "int16", "uint16", "int32", "float32", "float64"] | None = None
+    """Number type of a volume's stored values; null: as the input."""
+    version: Literal[1, 2] | None = None
+    """NIfTI version; null: as the input, 2 where it must be."""
     cog: bool | None = None
     """Write a GeoTIFF as a cloud-optimised one."""
+    compress: Literal["deflate", "zstd", "lzw", "none"] | None = None
+    """Compression of a GeoTIFF; null: as the input, or deflate."""
+    overviews: bool | None = None
+    """Smaller copies inside a GeoTIFF; null: as the input."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed on to :func:`sciSR.save_raster`."""
+        return {k: v for k, v in self.model_dump(exclude={"path", "suffix"}).items() if v is not None}
 
 
 class UpscaleSection(Section):
@@ -66,18 +106,18 @@ class UpscaleSection(Section):
     """Pixel size to reach, in world units, on every axis or by name; ``isotropic``: the finest axis's on all."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, …"""
-    tile: TileSize = "auto"
-    """Pixels of a tile along each axis, ``auto``, or null for the whole image at once."""
-    batch: int | None = None
-    """Tiles that go through the network together; null: chosen with the tile."""
+    tile: Pixels = "auto"
+    """Pixels of a tile along each axis or by name, ``auto``, or null for the whole image at once."""
     precision: Precision = "auto"
-    """Number type of the network's arithmetic."""
+    """Number type of the network's residual."""
     exact: bool = False
     """Read the whole receptive field around each tile instead of the measured halo."""
-    normalization: dict[str, Any] | None = None
-    """Intensity map to use instead of the checkpoint's own: a file of ``configs/normalizations`` or its keys."""
+    normalization: NormalizationSection | None = None
+    """Intensity map instead of the checkpoint's own: a file of ``configs/normalizations``, or its keys."""
     sensor: str | dict[str, Any] | None = None
-    """Sensor to use instead of the checkpoint's own, for methods that need one: a name, a file, or its keys."""
+    """Sensor for the methods that assume one: a name, a file, or its keys; null: the checkpoint's own."""
+    workers: int | None = Field(default=None, ge=1)
+    """Tiles worked on at once; null: one per core."""
 
     @model_validator(mode="after")
     def _one_aim(self) -> Self:
@@ -95,25 +135,33 @@ class DegradeSection(Section):
     """Name of a file of ``configs/sensors``, a file, or its keys."""
     seed: int = 0
     """Seed of the noise."""
+    noise: bool = True
+    """Whether to add the sensor's noise."""
+    data_range: float | None = Field(default=None, gt=0)
+    """Length of the value range that the noise is a fraction of; null: from the raster's percentiles."""
 
 
 class EvaluateSection(Section):
-    """How far to trust the result."""
+    """How far to trust the result: :func:`sciSR.evaluation.wald` or :func:`sciSR.evaluate`."""
 
     protocol: Literal["wald", "reference"] = "wald"
-    """``wald``: degrade the input, upscale that, compare with the input. ``reference``: compare with a finer raster."""
+    """``wald``: degrade the input, refine that, compare with the input. ``reference``: compare with a finer raster."""
     reference: str | None = None
     """The finer raster, for the protocol ``reference``."""
     sensor: str | dict[str, Any] | None = None
     """Sensor that degrades; null: the one stated in the checkpoint."""
+    scale: Factors = None
+    """Factor to degrade by, for the protocol ``wald``; null: the network's own."""
     baselines: tuple[str, ...] = ("cubic", "ibp")
     """Classical methods to compare with."""
-    data_range: float | None = None
-    """Length of the value range that PSNR and SSIM refer to; null: as the evaluation says."""
+    data_range: float | None = Field(default=None, gt=0)
+    """Length of the value range of PSNR and SSIM; null: percentiles 0.1 to 99.9 of what is compared with."""
     mask: str | None = None
     """Raster that is not 0 where the comparison counts."""
-    crop: int | None = None
-    """Evaluate on the central part of at most this many pixels along each axis; null: on all of it."""
+    crop: Pixels = "auto"
+    """Wald's protocol on the central part of so many pixels along each axis; ``auto``: if it is large; null: never."""
+    seed: int = 0
+    """Seed of the sensor's noise."""
 
     @model_validator(mode="after")
     def _reference_named(self) -> Self:
@@ -131,44 +179,3 @@ class ReportSection(Section):
     """Draw ``<name>.png``: input, cubic, result, and for the degraded copy truth and error."""
     html: bool = False
     """Write ``<name>.html``, the report in one file."""
-
-
-class TrainSection(Section):
-    """From scans or scenes to a checkpoint: :func:`sciSR.train`."""
-
-    output: str
-
-
-class Workflow(Section):
-    """A run: input -> train -> upscale (or degrade) -> evaluate -> report; steps that are not named are not done."""
-
-    input: InputSection | None = None
-    """What is read."""
-    train: TrainSection | None = None
-    """Make a network first."""
-    upscale: UpscaleSection | None = None
-    """Refine the input."""
-    degrade: DegradeSection | None = None
-    """Coarsen the input."""
-    evaluate: EvaluateSection | None = None
-    """Say how far to trust the result."""
-    report: ReportSection | None = None
-    """Draw pictures."""
-    output: OutputSection = OutputSection()
-    """Where results go."""
-    seed: int = 0
-    """Seed of whatever is drawn at random."""
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> Self:
-        if self.upscale is not None and self.degrade is not None:
-            raise ValueError("upscale and degrade are two runs; to judge an upscaling use evaluate: {protocol: wald}")
-        if self.train is None and self.upscale is None and self.degrade is None:
-            raise ValueError("no step to do; expected a section train, upscale or degrade")
-        if (self.upscale is not None or self.degrade is not None) and self.input is None:
-            raise ValueError("the key input is missing; name a file, a pattern or a list (--set input=FILE)")
-        if self.upscale is not None and self.upscale.network is None and self.train is None:
-            raise ValueError("upscale.network is missing; name shipped weights, a file or a classical method")
-        if self.upscale is None and (self.evaluate is not None or self.report is not None):
-            raise ValueError("evaluate and report need an upscale step")
-        return self

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-__all__ = ["Factors", "Paths", "Spacing", "TileSize", "parse_factors"]
+__all__ = ["Factors", "Paths", "Pixels", "Spacing", "parse_factors"]
 
 
 def parse_factors(value: Any, *, words: tuple[str, ...] = ()) -> float | dict[str, float] | str:
@@ -79,12 +79,13 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _tile(value: Any) -> Any:
+def _pixels(value: Any) -> Any:
     if value is None or value == "auto":
         return value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} came, expected auto, null (the whole image at once) or pixels as a whole number")
-    return value
+    number = parse_factors(value)
+    if any(not isinstance(n, int) for n in (number.values() if isinstance(number, dict) else [number])):
+        raise ValueError(f"{value!r} came, expected auto, null (all of it) or pixels as a whole number")
+    return number
 
 
 _Number = int | float
@@ -96,8 +97,8 @@ Factors = Annotated[_Number | dict[_Axis, _Number] | None, BeforeValidator(_fact
 Spacing = Annotated[_Number | dict[_Axis, _Number] | Literal["isotropic"] | None, BeforeValidator(_spacing)]
 """Pixel size in world units for every spatial axis or per named axis, or "isotropic"."""
 
-TileSize = Annotated[int | Literal["auto"] | None, BeforeValidator(_tile)]
-"""Pixels of a tile along each axis, "auto", or None for the whole image at once."""
+Pixels = Annotated[int | dict[_Axis, int] | Literal["auto"] | None, BeforeValidator(_pixels)]
+"""Pixels along each spatial axis or per named axis, "auto", or None for all of the image."""
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
 """One path, address or pattern, or several."""

@@ -1,0 +1,147 @@
+"""The train section: the keyword arguments of :func:`sciSR.train`, with files where that takes rasters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sciSR.config.schema import NormalizationSection, Section
+from sciSR.config.values import Paths, Pixels
+
+__all__ = ["AugmentSection", "ReferenceSection", "TrainSection"]
+
+_Range = tuple[float, float]
+_Axis = Literal["z", "y", "x"]
+
+
+class ReferenceSection(Section):
+    """One raster to learn from, or several of one kind: :class:`sciSR.sampling.Reference`."""
+
+    path: Paths
+    """Fine raster: file, address, pattern or list of these."""
+    low: str | None = None
+    """Its measured coarse counterpart, for real pairs; null: the fine one is degraded."""
+    coarsen: dict[_Axis, float] = {}
+    """Factor per axis by which the raster is made coarser first."""
+    bands: tuple[int, ...] | None = None
+    """Numbers of the channels to take, from 0; null: all."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often it is drawn, relative to the others."""
+    held_out: dict[_Axis, tuple[int, int]] | None = None
+    """Pixel range per axis that is kept for validation."""
+    nodata: float | None = None
+    """Value that means no value though the file does not say so."""
+    labels: bool | None = None
+    """False: an image, whatever it looks like."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed on to :func:`sciSR.open_raster`."""
+        return {k: v for k, v in self.model_dump(include={"nodata", "labels"}).items() if v is not None}
+
+
+class AugmentSection(Section):
+    """What is varied at random from patch to patch: :class:`sciSR.sampling.Augmentation`."""
+
+    flip: bool = True
+    """Mirror each axis or not."""
+    swap: bool = True
+    """Exchange axes whose pixels are of about the same size."""
+    gain: _Range = (1.0, 1.0)
+    """Least and greatest factor on all values."""
+    gamma: _Range = (1.0, 1.0)
+    """Least and greatest exponent on the size of each value."""
+    invert: float = Field(default=0.0, ge=0, le=1)
+    """Share of the patches in which dark and bright are exchanged."""
+    width: _Range = (1.0, 1.0)
+    """Least and greatest factor on the sensor's widths."""
+    noise: _Range = (0.0, 0.0)
+    """Least and greatest standard deviation of the noise of the coarse patch, in normalised units."""
+
+
+class TrainSection(Section):
+    """From scans or scenes to a checkpoint: :func:`sciSR.train`."""
+
+    references: tuple[ReferenceSection, ...]
+    """What to learn from."""
+    output: str
+    """The checkpoint, ``.safetensors``."""
+    network: str | dict[str, Any]
+    """Weights to start from, by name or file; or family and arguments; or a file of ``configs/networks``."""
+    validation: tuple[ReferenceSection, ...] = ()
+    """Other rasters to be judged on."""
+    validation_fraction: float = Field(default=0.15, ge=0, lt=1)
+    """Part of each reference that is held out where neither names anything."""
+    normalization: NormalizationSection | None = None
+    """Intensity map: a file of ``configs/normalizations``, or its keys; null: the weights' own, or percentile."""
+    sensor: str | dict[str, Any] | None = None
+    """The degradation to undo: a name, a file, or its keys; null: that of the weights, or real pairs."""
+    bands: tuple[str, ...] | None = None
+    """Names of the channels; null: as the first reference names them."""
+    name: str | None = None
+    """Short name of the weights; null: the output's file name."""
+    patch: Pixels = 16
+    """Coarse pixels of a training patch, on every axis or by name."""
+    batch: int = Field(default=8, ge=1)
+    """Patches per step, over all devices."""
+    steps: int | None = Field(default=None, ge=1)
+    """How long to train; reproducible."""
+    minutes: float | None = Field(default=None, gt=0)
+    """How long to train, turned into steps once their speed is known."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """The highest one."""
+    warmup: int = Field(default=50, ge=0)
+    """Steps over which it rises to that."""
+    schedule: str = "cosine"
+    """How it falls afterwards: cosine, step, constant."""
+    final_learning_rate: float = Field(default=0.01, ge=0, le=1)
+    """What is left of it at the end, as a part."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Of AdamW."""
+    loss: str | dict[str, float] = "l1"
+    """Name of a loss, or ``{name: weight}``."""
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is what is kept."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Longest gradient; null: any."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches per step."""
+    augment: AugmentSection | None = None
+    """What is varied from patch to patch."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Arithmetic; weights stay float32."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``mps``."""
+    devices: int = Field(default=1, ge=1)
+    """Processes or GPUs per node."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines."""
+    seed: int = 0
+    """Of everything random."""
+    deterministic: bool = False
+    """Refuse operations that are not."""
+    validate_every: int = Field(default=200, ge=1)
+    """Steps between validations."""
+    validation_patch: Pixels = None
+    """Coarse pixels of a validation crop; null: twice the patch."""
+    validation_count: int = Field(default=4, ge=1)
+    """Crops per held-out raster."""
+    data_range: float = Field(default=1.0, gt=0)
+    """Of PSNR and SSIM, in normalised units."""
+    patience: int | None = Field(default=None, ge=1)
+    """Validations without a better one after which to stop; null: never."""
+    dry_run: bool = False
+    """Overfit the first batch, to see that the network can learn at all."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give steps or minutes, one of them")
+        if not self.references:
+            raise ValueError("references is empty; name at least one fine raster")
+        if "auto" in (self.patch, self.validation_patch) or self.patch is None:
+            raise ValueError("patch and validation_patch are whole numbers of pixels")
+        if not self.output.endswith(".safetensors"):
+            raise ValueError(f"output: {self.output!r} came, expected a file name ending in .safetensors")
+        return self
