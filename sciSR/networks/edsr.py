@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sciSR.networks import receptive
 from sciSR.networks.blocks import MeanShift, ResidualBlock, SubpixelUpsampler, convolution, stages, zero_
-from sciSR.networks.family import Family, Scale
+from sciSR.networks.family import AnySkip, Family, Scale
 from sciSR.networks.receptive import Reach
 
 __all__ = ["EDSR"]
@@ -46,7 +46,7 @@ class EDSR(Family):
         features: int = 64,
         blocks: int = 16,
         residual_scale: float = 1.0,
-        skip: str | None = "cubic",
+        skip: AnySkip = "cubic",
         mean: Sequence[float] | None = None,
         value_range: float | None = None,
     ) -> None:

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from sciSR.errors import InputError
 from sciSR.networks.blocks import axes_of, whole_scale
-from sciSR.networks.receptive import Reach, radius, taps
+from sciSR.networks.receptive import Reach, radius
+from sciSR.networks.skip import Skip
 from sciSR.networks.spec import NetworkSpec, SRNetwork
-from sciSR.resampling import KERNELS, upsample
 
-__all__ = ["Family", "Scale"]
+__all__ = ["AnySkip", "Family", "Scale"]
 
 Scale = float | Sequence[int] | Mapping[str, float]
 """Refinement: one whole number for all axes, one per axis in array order, or ``{axis: factor}``."""
 
-_SKIPS = ("nearest", *(k for k in KERNELS if k != "box"))
+AnySkip = str | Mapping[str, Any] | Skip | None
+"""A :class:`~sciSR.networks.skip.Skip`, the name of an interpolation, its plain values, or None."""
 
 
 class Family(SRNetwork):
@@ -31,7 +32,7 @@ class Family(SRNetwork):
         in_channels: channels it takes.
         out_channels: channels it gives.
         scale: whole factor per spatial axis.
-        skip: kernel of the classical upsampling that the residual is added to, or None.
+        skip: the classical upsampling that the residual is added to, or None.
         value_range: length of the number range it works in, or None where any numbers do.
     """
 
@@ -42,7 +43,7 @@ class Family(SRNetwork):
         in_channels: int,
         scale: Scale,
         out_channels: int | None,
-        skip: str | None,
+        skip: AnySkip,
         value_range: float | None,
         **own: Any,
     ) -> None:
@@ -51,24 +52,24 @@ class Family(SRNetwork):
         self.scale = whole_scale(scale, ndim)
         self.in_channels = _count("in_channels", in_channels)
         self.out_channels = self.in_channels if out_channels is None else _count("out_channels", out_channels)
-        self.skip = skip
+        self.skip = None if skip is None else Skip.of(skip)
         self.value_range = value_range
         for name, value in own.items():
             if name in _COUNTS:
                 _count(name, value)
-        if skip is not None and skip not in _SKIPS:
-            raise InputError(f"{self.family}: skip {skip!r} is not one of {', '.join(_SKIPS)} or None")
-        if skip is not None and self.in_channels != self.out_channels:
-            raise InputError(
-                f"{self.family}: a residual on {skip} upsampling gives as many channels as it takes, but in_channels "
-                f"is {self.in_channels} and out_channels {self.out_channels}; pass skip=None"
-            )
+        if self.skip is not None:
+            self.skip.check(ndim, self.scale)
+            if self.in_channels != self.out_channels:
+                raise InputError(
+                    f"{self.family}: a residual on {self.skip.kernel} upsampling gives as many channels as it takes, "
+                    f"but in_channels is {self.in_channels} and out_channels {self.out_channels}; pass skip=None"
+                )
         self.arguments = {
             "ndim": ndim,
             "in_channels": self.in_channels,
             "scale": list(self.scale),
             "out_channels": self.out_channels,
-            "skip": skip,
+            "skip": None if self.skip is None else self.skip.to_plain(),
             "value_range": value_range,
         } | {name: list(v) if isinstance(v, tuple) else v for name, v in own.items()}
 
@@ -78,13 +79,18 @@ class Family(SRNetwork):
 
     def interpolate(self, x: Tensor) -> Tensor | None:
         """The classical upsampling of ``x``, or None without a skip."""
-        return None if self.skip is None else upsample(x, self.scale, kernel=self.skip)
+        return None if self.skip is None else self.skip(x, self.scale)
+
+    @property
+    def interpolation_radius(self) -> tuple[int, ...]:
+        """Input pixels per axis on each side that :meth:`interpolate` may use."""
+        return (0,) * self.ndim if self.skip is None else self.skip.radius(self.scale)
 
     @property
     def spec(self) -> NetworkSpec:
         """What it can do, from its layers."""
-        reach = tuple(self._radius(axis) for axis in range(self.ndim))
-        return self.describe(reach)
+        own = (radius(self.path(a), s, alignment=self.period(a)) for a, s in enumerate(self.scale))
+        return self.describe(tuple(max(r, skip) for r, skip in zip(own, self.interpolation_radius, strict=True)))
 
     def describe(self, reach: tuple[int, ...]) -> NetworkSpec:
         """The spec for a receptive radius; families with strides, windows or pooling say more here."""
@@ -101,18 +107,6 @@ class Family(SRNetwork):
     def period(self, axis: int) -> int:
         """Input pixels after which the network's layers repeat along an axis (1 without strides)."""
         return 1
-
-    def _radius(self, axis: int) -> int:
-        s = self.scale[axis]
-        own = radius(self.path(axis), s, alignment=self.period(axis))
-        return max(own, radius([skip_reach(self.skip, s)], s))
-
-
-def skip_reach(kernel: str | None, scale: int) -> Reach:
-    """Reach of an interpolation by name along an axis."""
-    if kernel is None or kernel == "nearest" or scale == 1:
-        return taps(0, scale)
-    return taps(int(KERNELS[kernel].radius), scale)
 
 
 _COUNTS = frozenset({"features", "blocks", "groups", "growth", "layers", "units", "depth", "shrink", "reduction"})
