@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sciSR.errors import FormatError, MissingFileError, OutputExistsError, RunError
-from sciSR.io.adapter import FormatAdapter, Writer
+from sciSR.io.adapter import FormatAdapter, WithCompanions, Writer
 from sciSR.raster import Block, Raster, Window
 
 __all__ = ["ADAPTERS", "adapter_for", "open_raster", "save_raster"]
@@ -22,7 +22,9 @@ ADAPTERS: dict[str, str] = {
     ".nii.gz": "sciSR.io.nifti:NiftiAdapter",
     ".nii": "sciSR.io.nifti:NiftiAdapter",
     ".hdr": "sciSR.io.nifti:NiftiAdapter",
+    ".hdr.gz": "sciSR.io.nifti:NiftiAdapter",
     ".img": "sciSR.io.nifti:NiftiAdapter",
+    ".img.gz": "sciSR.io.nifti:NiftiAdapter",
     ".tif": "sciSR.io.geotiff:GeoTiffAdapter",
     ".tiff": "sciSR.io.geotiff:GeoTiffAdapter",
     ".vrt": "sciSR.io.geotiff:GeoTiffAdapter",
@@ -99,7 +101,7 @@ def save_raster(
     try:
         writer = adapter.create(raster, folder / target.name, **options)
         _pull(raster, writer, progress)
-        for final in adapter.files(target):
+        for final in outputs(adapter, raster, target):
             os.replace(folder / final.name, final)
     except OSError as error:
         raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
@@ -113,12 +115,18 @@ def check_target(raster: Raster, path: str | os.PathLike[str], *, overwrite: boo
     target = Path(path)
     adapter = adapter_for(target)
     if not overwrite:
-        for file in adapter.files(target):
+        for file in outputs(adapter, raster, target):
             if file.exists():
                 raise OutputExistsError(
                     f"{file}: exists already; choose another name or allow overwriting (--overwrite)"
                 )
     adapter.check(raster, target, **options)
+
+
+def outputs(adapter: FormatAdapter, raster: Raster, path: Path) -> tuple[Path, ...]:
+    """Every file that saving ``raster`` at ``path`` makes: what lies beside it first, the file itself last."""
+    beside = adapter.companions(raster, path) if isinstance(adapter, WithCompanions) else ()
+    return (*beside, *adapter.files(path))
 
 
 def _pull(raster: Raster, writer: Writer, progress: Progress | None) -> None:

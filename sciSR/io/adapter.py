@@ -3,33 +3,34 @@
 An adapter is an object with the five members of :class:`FormatAdapter`; ``sciSR/io/__init__.py`` lists it in the table
 ``ADAPTERS``. Adding a format costs one module, one line of that table and one test module.
 
-Reading. ``open`` reads the header only, checks it, and returns a lazy :class:`~sciSR.raster.Raster`: spatial axes last in
-the order ``(z, y, x)``, physical values, the stored form in ``encoding``, and everything else that the file means in
+Reading. ``open`` reads the header only, checks it, and returns a lazy :class:`~sciSR.raster.Raster`: spatial axes last
+in the order ``(z, y, x)``, physical values, the stored form in ``encoding``, and everything else that the file means in
 ``metadata``. Its source may be read from several threads at once. What cannot be placed or understood is refused with a
 :class:`~sciSR.errors.FormatError` or :class:`~sciSR.errors.GeometryError` that names the file; nothing is guessed.
 
 Writing. ``check`` finds, before any work, everything that would make writing fail. ``create`` starts a file at a
-temporary path and returns a :class:`Writer`, which gets every value exactly once, through ``write``, in the order that it
-declares, from one thread at a time, and then ``finish`` (the file is whole) or ``abort`` (it is to be forgotten). The
-caller moves the finished files to their place; an adapter never writes at the final path, and never touches its input.
+temporary path and returns a :class:`Writer`, which gets every value exactly once, through ``write``, in the order that
+it declares, from one thread at a time, and then ``finish`` (the file is whole) or ``abort`` (it is to be forgotten).
+The caller moves the finished files to their place; an adapter never writes at the final path, and never touches its
+input.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["FormatAdapter", "Writer"]
+__all__ = ["FormatAdapter", "WithCompanions", "Writer"]
 
 
 class Writer(Protocol):
     """A file in the making.
 
     Attributes:
-        order: ``"any"``: blocks may come in any order; ``"slabs"``: whole slabs along the first axis (of a series: of the
-            first spatial axis, one time step after the other), rising and without gaps.
+        order: ``"any"``: blocks may come in any order; ``"slabs"``: whole slabs along the first axis (of a series: of
+            the first spatial axis, one time step after the other), rising and without gaps.
         chunks: block shape that costs least, one entry per axis of the raster.
     """
 
@@ -69,7 +70,7 @@ class FormatAdapter(Protocol):
         ...
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """Every file that an output at ``path`` consists of (a ``.hdr`` with its ``.img``), the one that names it last."""
+        """Every file that an output at ``path`` consists of (a ``.hdr`` with its ``.img``), the named one last."""
         ...
 
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
@@ -78,4 +79,16 @@ class FormatAdapter(Protocol):
 
     def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
         """Start writing ``raster`` at the temporary ``path``."""
+        ...
+
+
+@runtime_checkable
+class WithCompanions(Protocol):
+    """A format whose outputs may have files beside them that depend on the raster, such as a BIDS sidecar.
+
+    The writer makes them in the folder of its temporary path; the caller moves them before the format's own files.
+    """
+
+    def companions(self, raster: Raster, path: Path) -> tuple[Path, ...]:
+        """The files that writing ``raster`` to ``path`` makes beside it."""
         ...
