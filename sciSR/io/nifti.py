@@ -6,6 +6,7 @@ Coordinates are kept in millimetres, whatever unit the file is in, and written b
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import replace
@@ -13,21 +14,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
 from sciSR.encoding import Encoding
 from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.grid import RAS_MM
 from sciSR.io.adapter import Writer
+from sciSR.io.bids import carry_over, read_sidecar, sidecar_path, stable, to_json
 from sciSR.io.gzipped import GzipSlabs, is_gzip
+from sciSR.io.nifti_describe import described
 from sciSR.io.nifti_geometry import locate, with_spacing
 from sciSR.io.nifti_header import Header, decode_encoding, partner, read_header
 from sciSR.io.nifti_write import (
+    UNIT_MM,
     NiftiWriter,
     comment,
+    header_of,
     output_fields,
-    provenance_text,
+    slice_axis,
     stored_form,
     time_axis,
     version_for,
@@ -37,12 +41,13 @@ from sciSR.raster import Block, Channel, Metadata, Raster, Window, windows
 __all__ = ["NiftiAdapter", "NiftiSource"]
 
 _SLAB_VALUES = 2**22
+_LABEL_INTENTS = (1002, 1003)  # NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME
 
 
 class NiftiAdapter:
     """Reads and writes NIfTI.
 
-    Options of ``open``: ``labels`` (True: a label map, False: not one, None: decided from intent and values, see
+    Options of ``open``: ``labels`` (True: a label map, False: not one, None: found out before work, see
     :mod:`sciSR.labels`), ``spacing`` (millimetres for all axes or ``{"z": 5.0}``, believed instead of the header's),
     ``nodata`` (a value that means no value, such as -2000 around a CT's circle).
 
@@ -50,13 +55,14 @@ class NiftiAdapter:
     ``threads`` (how many deflate; the bytes do not depend on it).
     """
 
-    name = "nifti"
-    suffixes = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
+    name = "NIfTI"
+    suffixes = (".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img")
 
     def describe(self, path: str) -> dict[str, Any]:
-        """Geometry, type and header of a file, as plain values."""
+        """Position, scaling, units and texts of the header; plain values."""
         head, raster, used, notes = _opened(path)
-        return {"format": f"NIfTI-{head.version}", "shape": raster.shape, "used": used, "notes": notes}
+        facts = described(head, raster, used)
+        return {**facts, "notes": notes} if notes else facts
 
     def open(self, path: str, **options: Any) -> Raster:
         """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``; values scaled by slope and intercept."""
@@ -71,21 +77,27 @@ class NiftiAdapter:
         both = {Path(p) for p in partner(str(path))} - {path}
         return (*both, path)
 
+    def companions(self, raster: Raster, path: Path) -> tuple[Path, ...]:
+        """The BIDS sidecar, where the input had one."""
+        return () if _sidecar(raster) is None else (sidecar_path(path),)
+
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
-        """Raise for what NIfTI cannot hold: several channels, a scene, a type it does not know."""
+        """Raise for what NIfTI cannot hold (channels, a scene, a type it does not know), and for the input itself."""
         _known(options, ("dtype", "version", "threads"), str(path))
         if len(raster.grid.shape) != 3:
             raise GeometryError(f"{raster.name}: NIfTI holds volumes (z, y, x), a scene came; save it as .tif")
-        if raster.grid.frame not in (RAS_MM, None):
-            raise GeometryError(f"{raster.name}: NIfTI holds no frame {raster.grid.frame[:40]!r}; expected {RAS_MM}")
+        if raster.grid.frame not in (RAS_MM, None) or raster.grid.unit not in UNIT_MM:
+            place = f"{raster.grid.frame!r:.40} in {raster.grid.unit}"
+            raise GeometryError(f"{raster.name}: NIfTI cannot place {place}; expected {RAS_MM!r} in mm, m or um")
         if "c" in raster.axes:
-            raise InputError(
-                f"{raster.name}: NIfTI is written with one channel, {len(raster.channels)} came; split them"
-            )
+            raise InputError(f"{raster.name}: NIfTI is written with one channel, {len(raster.channels)} came; split it")
         stored_form(raster, options.get("dtype"), version_for(raster, options.get("version")))
         source = None if raster.metadata is None else raster.metadata.path
-        if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise InputError(f"{path}: is the input itself; choose another name for the output")
+        if source is not None:
+            mine = {*(Path(p) for p in partner(source)), sidecar_path(source)}
+            for file in (*self.files(path), *self.companions(raster, path)):
+                if any(file.exists() and own.exists() and file.samefile(own) for own in mine):
+                    raise InputError(f"{file}: belongs to the input; choose another name for the output")
 
     def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
         """Start the file: its header is written at once."""
@@ -94,18 +106,21 @@ class NiftiAdapter:
         fields, notes = output_fields(raster, encoding, version)
         for note in notes:
             warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
-        head = None if raster.metadata is None else raster.metadata.items.get("header")
-        extensions = head.extensions if isinstance(head, Header) else ()
-        text = provenance_text(raster)
-        if text is not None:
-            extensions = (*extensions, comment(text))
+        head, sidecar = header_of(raster), _sidecar(raster)
+        extensions = () if head is None else head.extensions
+        provenance = stable(raster.provenance)
+        beside = {}
+        if sidecar is not None:
+            beside[sidecar_path(path)] = to_json(_carried(sidecar, raster, provenance))
+        elif provenance:
+            extensions = (*extensions, comment(json.dumps(provenance, ensure_ascii=False)))
         return NiftiWriter(
             raster,
             path,
             fields=fields,
             extensions=extensions,
             encoding=encoding,
-            beside={},
+            beside=beside,
             threads=options.get("threads"),
         )
 
@@ -123,10 +138,15 @@ def _opened(
     head = read_header(path)
     name = os.path.basename(path)
     notes = list(head.notes)
+    items: dict[str, Any] = {"header": head, "labels": labels}
+    if int(head.fields["intent_code"]) in _LABEL_INTENTS:
+        items["intent"] = "labels"
     if spacing is not None:
         with_spacing(head.fields, spacing, head.to_mm, name, notes)
     shape = head.dims[2::-1]
     grid, used = locate(head.fields, shape, head.to_mm, name, notes)
+    head.fields.setflags(write=False)
+    items["sidecar"] = _read_sidecar(path, notes)
     encoding = decode_encoding(head.fields, name)
     if nodata is not None:
         encoding = _with_nodata(encoding, nodata, name)
@@ -135,13 +155,44 @@ def _opened(
         source=NiftiSource(head, full, encoding),
         grid=grid,
         axes=("t", "z", "y", "x") if head.series else ("z", "y", "x"),
-        channels=(Channel(),),
+        channels=(Channel(None, _unit(items["sidecar"])),),
         encoding=encoding,
         time=time_axis(head.fields) if head.series else None,
-        metadata=Metadata("nifti", grid, {"header": head, "labels": labels}, path),
+        metadata=Metadata(NiftiAdapter.name, grid, items, path),
         name=name,
     )
     return head, raster, used, notes
+
+
+def _read_sidecar(path: str, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        return read_sidecar(path)
+    except FormatError as error:
+        notes.append(f"{error}; it is not carried over")
+        return None
+
+
+def _unit(sidecar: dict[str, Any] | None) -> str | None:
+    """The unit of the values that a sidecar states (BIDS Units)."""
+    unit = None if sidecar is None else sidecar.get("Units")
+    return unit if isinstance(unit, str) and unit else None
+
+
+def _sidecar(raster: Raster) -> dict[str, Any] | None:
+    """The sidecar of the file that the raster comes from."""
+    sidecar = None if raster.metadata is None else raster.metadata.items.get("sidecar")
+    return sidecar if isinstance(sidecar, dict) else None
+
+
+def _carried(sidecar: dict[str, Any], raster: Raster, provenance: dict[str, str]) -> dict[str, Any]:
+    assert raster.metadata is not None
+    before, after = (
+        {axis: (n, grid.spacing[axis]) for axis, n in zip(grid.axes, grid.shape, strict=True)}
+        for grid in (raster.metadata.grid, raster.grid)
+    )
+    head = header_of(raster)
+    axis = None if head is None else slice_axis(head.fields)
+    return carry_over(sidecar, before=before, after=after, slice_axis=axis, provenance=provenance)
 
 
 def _with_nodata(encoding: Encoding, nodata: float, name: str) -> Encoding:
@@ -220,8 +271,3 @@ class NiftiSource:
         """Every value once, slab by slab."""
         for window in windows(self._shape, self.chunks):
             yield window, self.read(window)
-
-
-def orientation(raster: Raster) -> str:
-    """Letters of the directions in which x, y and z grow, such as ``"RAS"``."""
-    return "".join(aff2axcodes(raster.grid.center_affine))

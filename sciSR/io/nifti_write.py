@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import re
 import struct
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from sciSR import __version__
 from sciSR.encoding import Encoding
-from sciSR.errors import InputError, RunError
+from sciSR.errors import InputError, MetadataWarning, RunError
 from sciSR.io.gzipped import GzipSink, PlainSink, Sink
 from sciSR.io.nifti_geometry import index_map, move, place
 from sciSR.io.nifti_header import DTYPES, LAYOUTS, Extension, Fields, Header, decode_encoding, partner
 from sciSR.raster import Block, Raster, TimeAxis, Window
 
-__all__ = ["NiftiWriter", "header_bytes", "output_fields", "provenance_text", "stored_form", "time_axis"]
+__all__ = [
+    "NiftiWriter",
+    "comment",
+    "header_bytes",
+    "header_of",
+    "output_fields",
+    "slice_axis",
+    "stored_form",
+    "time_axis",
+    "version_for",
+]
 
 MOST_NIFTI1 = 32767
 """Greatest length of an axis in NIfTI-1, whose dim is int16; longer ones take NIfTI-2."""
@@ -27,12 +35,13 @@ MOST_NIFTI1 = 32767
 TIME_UNITS = {8: "s", 16: "ms", 24: "us", 32: "hz", 40: "ppm", 48: "rads"}
 """xyzt_units & 56 -> unit of the fourth axis (nifti1.h, UNITS OF SPATIAL AND TEMPORAL DIMENSIONS)."""
 
+UNIT_MM = {None: 1.0, "mm": 1.0, "m": 1000.0, "um": 0.001}
+"""Unit of a grid -> millimetres."""
+
 _COMMENT = 6  # registered code of plain text, https://nifti.nimh.nih.gov/nifti-1/documentation/faq#Q21
 _SLAB_VALUES = 2**22
 _FRAME = {"sizeof_hdr", "magic", "eol_check"}
 _SLICE_FIELDS = ("slice_start", "slice_end", "slice_duration", "slice_code")
-_PATH = re.compile(r"^(~|\.{0,2}[/\\]|[A-Za-z]:[/\\]|file:)")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d")
 
 
 def time_axis(fields: Fields) -> TimeAxis:
@@ -67,7 +76,7 @@ def version_for(raster: Raster, version: int | None) -> int:
     Raises:
         InputError: 1 was asked for and cannot hold the shape.
     """
-    head = _head(raster)
+    head = header_of(raster)
     needed = 2 if max(raster.shape) > MOST_NIFTI1 else 1
     if version is not None and version < needed:
         raise InputError(f"{raster.name}: shape {raster.shape} needs NIfTI-2, its axes end at {MOST_NIFTI1} in NIfTI-1")
@@ -80,7 +89,7 @@ def output_fields(raster: Raster, encoding: Encoding, version: int) -> tuple[Fie
     From the input's record where there is one: everything stays but what the new grid, type or time changes. Otherwise
     a fresh one: sform and qform with code 1 for scanner coordinates (DICOM), else 2.
     """
-    head = _head(raster)
+    head = header_of(raster)
     notes: list[str] = []
     fields = np.zeros((), dtype=LAYOUTS[348 if version == 1 else 540].newbyteorder("<"))
     if head is None:
@@ -113,15 +122,6 @@ def header_bytes(fields: Fields, extensions: tuple[Extension, ...], single: bool
     fields["vox_offset"] = int(fields["sizeof_hdr"]) + 4 + len(packed) if single else 0
     flag = bytes([1 if extensions else 0, 0, 0, 0])
     return fields.tobytes() + flag + packed
-
-
-def provenance_text(raster: Raster) -> str | None:
-    """What was done to the raster as one line of JSON, or None if nothing was.
-
-    Entries that hold a path or a time are left out: the same work must give the same bytes everywhere.
-    """
-    kept = {k: v for k, v in raster.provenance.items() if not (_PATH.search(v) or _TIME.search(v))}
-    return json.dumps({"sciSR": __version__, **kept}, ensure_ascii=False) if kept else None
 
 
 def comment(text: str) -> Extension:
@@ -164,6 +164,7 @@ class NiftiWriter:
         self._encoding = encoding
         self._beside = beside
         self._next = 0
+        self._warned = False
         plane = int(np.prod(self._shape[-2:]))
         slab = max(1, min(self._shape[-3], _SLAB_VALUES // plane))
         self.chunks = (1,) * (len(self._shape) - 3) + (slab, *self._shape[-2:])
@@ -181,11 +182,24 @@ class NiftiWriter:
         at = int(np.ravel_multi_index(starts, self._shape))
         if at != self._next or block.values.shape[-2:] != self._shape[-2:]:
             raise RunError(f"{self._name}: a slab came out of order at {starts}; this is a defect of the source")
+        self._mention_holes(block)
         stored = self._encoding.encode(block.values, block.valid)
         if stored.dtype.byteorder == ">" or (stored.dtype.byteorder == "=" and np.little_endian is False):
             stored = stored.astype(stored.dtype.newbyteorder("<"))
         self._sink.write(np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data)
         self._next += stored.size
+
+    def _mention_holes(self, block: Block) -> None:
+        """Warn once if voxels without a value go into a type that has no NaN and no nodata."""
+        lost = block.valid is not None and not block.valid.all() and np.dtype(self._encoding.dtype).kind in "iu"
+        if lost and self._encoding.nodata[0] is None and not self._warned:
+            self._warned = True
+            kept = f"{self._name}: voxels without a value are stored as {self._encoding.offset[0]:g}"
+            warnings.warn(
+                f"{kept}, {self._encoding.dtype} has no NaN; pass dtype='float32' to keep them apart",
+                MetadataWarning,
+                stacklevel=4,
+            )
 
     def finish(self) -> None:
         """Complete the file and write what lies beside it."""
@@ -204,9 +218,9 @@ def _sink(path: Path, threads: int | None) -> Sink:
     return GzipSink(path, threads=threads) if path.name.lower().endswith(".gz") else PlainSink(path)
 
 
-def _head(raster: Raster) -> Header | None:
+def header_of(raster: Raster) -> Header | None:
     """The header of the NIfTI file that the raster comes from, if it does."""
-    if raster.metadata is None or raster.metadata.format != "nifti":
+    if raster.metadata is None or raster.metadata.format != "NIfTI":
         return None
     head = raster.metadata.items["header"]
     assert isinstance(head, Header)
@@ -215,7 +229,9 @@ def _head(raster: Raster) -> Header | None:
 
 def _fresh(fields: Fields, raster: Raster, notes: list[str]) -> None:
     items = {} if raster.metadata is None else raster.metadata.items
-    place(fields, raster.grid.center_affine, int(items.get("xform_code", 2)), notes)
+    scale = UNIT_MM[raster.grid.unit]
+    affine = np.diag([scale, scale, scale, 1.0]) @ raster.grid.center_affine
+    place(fields, affine, int(items.get("xform_code", 2)), notes)
     fields["pixdim"][4:] = 1
     fields["xyzt_units"] = 2
 
@@ -241,13 +257,16 @@ def _set_time(fields: Fields, raster: Raster, head: Header | None) -> None:
     fields["xyzt_units"] = (int(fields["xyzt_units"]) & 7) | code
 
 
+def slice_axis(fields: Fields) -> str | None:
+    """The axis along which slices were taken, if dim_info says so (nifti1.h, MRI-SPECIFIC SPATIAL INFORMATION)."""
+    return (None, "x", "y", "z")[int(fields["dim_info"]) >> 4 & 3]
+
+
 def _drop_stale(fields: Fields, change: Any, raster: Raster, notes: list[str]) -> None:
     """Clear what no longer holds on a changed grid: slice timing along a changed slice axis, global extremes."""
     if "glmax" in (fields.dtype.names or ()):
         fields["glmax"] = fields["glmin"] = 0
-    info = int(fields["dim_info"])
-    axis = (info >> 4 & 3) - 1  # nifti1.h, MRI-SPECIFIC SPATIAL AND TEMPORAL INFORMATION
-    axis = axis if axis >= 0 else 2
+    axis = "xyz".index(slice_axis(fields) or "z")
     column = np.eye(4)[:, axis]
     same = np.array_equal(change[:, axis], column) and change[axis, 3] == 0
     assert raster.metadata is not None
