@@ -13,7 +13,7 @@ from sciSR.errors import InputError
 from sciSR.resampling import mirror_pad, upsample
 from sciSR.sensors import Sensor
 
-__all__ = ["BackProjection", "back_project"]
+__all__ = ["BackProjection", "back_project", "effective_radius"]
 
 _U_RADIUS = 2
 _TAIL = 1e-5
@@ -87,7 +87,9 @@ class BackProjection(Classical):
     def halo(self) -> tuple[int, ...]:
         """Where the response to one input pixel has died away."""
         axes = "zyx"[-self.ndim :]
-        found = [_effective(self.sensor, axis, s, self.iterations) for axis, s in zip(axes, self.scale, strict=True)]
+        found = [
+            effective_radius(self.sensor, axis, s, self.iterations) for axis, s in zip(axes, self.scale, strict=True)
+        ]
         return tuple(min(h, r) for h, r in zip(found, self.reach(), strict=True))
 
     def interpolate(self, x: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ def _greatest_of_three(x: Tensor, dim: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _effective(sensor: Sensor, axis: str, scale: int, iterations: int) -> int:
+def effective_radius(sensor: Sensor, axis: str, scale: int, iterations: int) -> int:
     """Input pixels along ``axis`` after which the response to a pixel has died away.
 
     Measured on the response of the iteration along two axes at once, the other one standing for all others: what two
