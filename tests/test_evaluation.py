@@ -230,7 +230,7 @@ def test_wald_degrades_refines_and_compares() -> None:
     )
     assert result.table.value("cubic", "psnr") == pytest.approx(expected, rel=1e-9)
     assert result.table.settings["scale"] == {"z": 2.0, "y": 2.0}
-    assert "z 16 of 17" in result.table.settings["crop"]
+    assert "z 16 of 17" in result.table.settings["part"]
     assert seen[-1][0] == seen[-1][1]
     json.dumps(result.table.to_dict(), allow_nan=False)
 
@@ -239,9 +239,9 @@ def test_wald_on_a_centred_crop_says_so() -> None:
     raster = volume(field((20, 20, 20)))
     result = wald(raster, "cubic", scale=2, sensor=SENSOR, baselines=(), crop=12)
     assert result.truth.grid == raster.grid.crop((slice(4, 16),) * 3)
-    assert result.table.settings["crop"] == "centre, z 12 of 20, y 12 of 20, x 12 of 20"
+    assert result.table.settings["part"] == "its centre, z 12 of 20, y 12 of 20, x 12 of 20"
     whole = wald(raster, "cubic", scale=2, sensor=SENSOR, baselines=())
-    assert whole.table.settings["crop"] == "none: the whole input"
+    assert whole.table.settings["part"] == "the whole input"
 
 
 def test_wald_crops_the_mask_along() -> None:

@@ -113,7 +113,7 @@ def wald(
         "protocol": "Wald: the input, degraded and refined again, against the input",
         "scale": {axis: factor for axis, factor in factors.items() if factor != 1},
         **table.settings,
-        "crop": _told(window, raster),
+        "part": _told(window, raster),
     }
     return WaldResult(ScoreTable(table.rows, settings, table.notes), truth, low, outputs, name)
 
@@ -215,8 +215,8 @@ def _told(window: Mapping[str, slice], raster: Raster) -> str:
     whole = dict(zip(raster.axes, raster.shape, strict=True))
     kept = {axis: part.stop - part.start for axis, part in window.items()}
     if all(whole[axis] == n for axis, n in kept.items()):
-        return "none: the whole input"
-    return "centre, " + ", ".join(f"{axis} {n} of {whole[axis]}" for axis, n in kept.items())
+        return "the whole input"
+    return "its centre, " + ", ".join(f"{axis} {n} of {whole[axis]}" for axis, n in kept.items())
 
 
 class _Steps:

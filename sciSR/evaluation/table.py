@@ -250,17 +250,29 @@ class ScoreTable:
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         labels = ["method", *(name for name in ("subject", "part") if len({getattr(r, name) for r in self.rows}) > 1)]
         labels.append("region")
+        digits = {name: self._digits(name) for name in self.metrics}
         head = [*labels, *(_heading(name, self.settings.get("unit")) for name in self.metrics)]
         body = []
         for row in self.rows:
-            numbers = [_number(row.values.get(name), COLUMNS[name]) for name in self.metrics]
+            numbers = [_number(row.values.get(name), COLUMNS[name], digits[name]) for name in self.metrics]
             body.append([*(str(getattr(row, label)) for label in labels), *numbers])
         intervals = self._intervals()
         for method, part, region in dict.fromkeys(key[:3] for key in intervals):
             shown = {"method": method, "subject": f"mean of {len(self.subjects)}", "part": part, "region": region}
-            numbers = [_spread(intervals.get((method, part, region, name)), COLUMNS[name]) for name in self.metrics]
+            found = ((name, intervals.get((method, part, region, name))) for name in self.metrics)
+            numbers = [_spread(interval, COLUMNS[name], digits[name]) for name, interval in found]
             body.append([*(shown[label] for label in labels), *numbers])
         return head, body
+
+    def _digits(self, metric: str) -> int:
+        """Digits after the point: physical values show four significant ones of the column's largest error."""
+        column = COLUMNS[metric]
+        source = "rmse" if metric == "bias" and "rmse" in self.metrics else metric
+        sizes = [abs(row.values[source]) for row in self.rows if source in row.values]
+        largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
+        if column.unit != "value" or largest == 0:
+            return column.digits
+        return min(6, max(0, 3 - math.floor(math.log10(largest))))
 
     def _footer(self) -> list[str]:
         told = [f"{key}: {_plain(value)}" for key, value in self.settings.items() if key != "per_subject"]
@@ -273,23 +285,16 @@ def _heading(name: str, unit: str | None) -> str:
     return f"{column.title} [{shown}]" if shown else column.title
 
 
-def _number(value: float | None, column: Column) -> str:
+def _number(value: float | None, column: Column, digits: int) -> str:
     if value is None:
         return "–"
-    return f"{value * (100 if column.unit == '%' else 1):.{_digits(value, column)}f}"
+    return f"{value * (100 if column.unit == '%' else 1):z.{digits}f}"
 
 
-def _digits(value: float, column: Column) -> int:
-    """Digits after the point: physical values show four significant ones."""
-    if column.unit != "value" or not math.isfinite(value) or value == 0:
-        return column.digits
-    return min(6, max(0, 3 - math.floor(math.log10(abs(value)))))
-
-
-def _spread(interval: Interval | None, column: Column) -> str:
+def _spread(interval: Interval | None, column: Column, digits: int) -> str:
     if interval is None:
         return "–"
-    mean, low, high = (_number(value, column) for value in interval[:3])
+    mean, low, high = (_number(value, column, digits) for value in interval[:3])
     return f"{mean} [{low}, {high}]"
 
 
