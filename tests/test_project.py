@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -88,6 +89,39 @@ def test_all_extra_holds_every_user_extra() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     (everything,) = extras["all"]
     assert Requirement(everything).extras == set(extras) - {"all", "test"}
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """Each package that a file imports, and whether the file cannot be loaded without it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        yield from ((name.split(".")[0], id(node) in top) for name in names)
+
+
+def test_every_import_is_declared() -> None:
+    called = {"yaml": "pyyaml", "lightning_fabric": "lightning-fabric", "indexed_gzip": "indexed-gzip"}
+    project = PYPROJECT["project"]
+    needed = set(bounds(project["dependencies"]))
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "all" for line in lines]
+    possible = needed | {canonicalize_name(Requirement(line).name) for line in extras}
+    for path in ROOT.glob("sciSR/**/*.py"):
+        for name, always in imported(path):
+            if name != "sciSR" and name not in sys.stdlib_module_names:
+                package = canonicalize_name(called.get(name, name))
+                assert package in (needed if always else possible), f"{named(path)} imports {name}, pyproject lacks it"
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"), [("nibabel", "sciSR/io/nifti*.py"), ("rasterio", "sciSR/io/geotiff*.py")]
+)
+def test_only_the_adapters_know_their_library(package: str, rooms: str) -> None:
+    allowed = set(ROOT.glob(rooms)) | {ROOT / "sciSR/commands/doctor.py"}
+    found = {path for path in ROOT.glob("sciSR/**/*.py") if package in {name for name, _ in imported(path)}}
+    assert found <= allowed
 
 
 def test_version_is_said_alike_everywhere() -> None:
