@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.errors import RunError
-from sciSR.networks.blocks import PixelShuffle
+from sciSR.networks.shuffle import PixelShuffle
 from sciSR.networks.spec import SRNetwork
 
 __all__ = ["NotStreamableError", "RowProgram", "RowStream", "derive"]
@@ -146,7 +146,7 @@ class _Conv(_RowOp):
         if rows == 0:
             return x
         if self._mode == "zeros":
-            border = x.new_zeros(*x.shape[:_ROWS], rows, *x.shape[_ROWS + 1 :])
+            border = x.new_zeros(*x.shape[:_ROWS], rows, *x.shape[_ROWS + 1 :]).contiguous(memory_format=_layout(x))
         else:
             border = x.narrow(_ROWS, 0 if first else x.shape[_ROWS] - 1, 1).repeat_interleave(rows, dim=_ROWS)
         return torch.cat([border, x] if first else [x, border], dim=_ROWS)
@@ -162,10 +162,16 @@ class _Conv(_RowOp):
             padding = [0, *(a for a, _ in side)]
         if _needs_onednn(x, m):
             call = torch.ops.aten.mkldnn_convolution.default
-            return call(x.contiguous(), m.weight, m.bias, padding, list(m.stride), list(m.dilation), m.groups)  # type: ignore[no-any-return]
+            return call(x, m.weight, m.bias, padding, list(m.stride), list(m.dilation), m.groups)  # type: ignore[no-any-return]
         function: Any = F.conv2d if x.dim() == 4 else F.conv3d
         result: Tensor = function(x, m.weight, m.bias, m.stride, padding, m.dilation, m.groups)
         return result
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """The memory layout of ``x``, so that what is joined to it does not change it."""
+    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    return last if x.is_contiguous(memory_format=last) and x.shape[1] > 1 else torch.contiguous_format
 
 
 def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
@@ -174,7 +180,7 @@ def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
     Source: ``ConvParams::use_mkldnn`` in ATen/native/Convolution.cpp.
     """
     small = x.dim() == 5 and x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] <= 20480
-    return small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled
 
 
 class _Transposed(_RowOp):
@@ -301,7 +307,7 @@ class _Residual(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | None:
         return self.network.residual(x)
 
 
@@ -321,6 +327,8 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork) -> RowProgram
             number[node] = 0
         elif node.op == "output":
             (result,) = node.args
+            if result not in number:
+                raise NotStreamableError("it has no residual, or gives more than one tensor")
             if number[result] != len(nodes):
                 raise NotStreamableError("its output is not its last operation")
         elif node.op != "get_attr":

@@ -1,8 +1,8 @@
 """Values for pixels that have none, so that a network sees no holes: from their nearest valid neighbours.
 
-Holes are closed from their rim inwards, one pixel a turn, each pixel by the mean of those of its neighbours that have a
-value. A filled pixel therefore depends on nothing farther away than it lies from the rim, and a tile that is read with a
-margin of ``reach`` pixels is filled as the whole image would be.
+Holes are closed from their rim inwards, one pixel a turn, each pixel by the mean of those of its neighbours that have
+a value. A filled pixel therefore depends on nothing farther away than it lies from the rim, and a tile that is read
+with a margin of ``reach`` pixels is filled as the whole image would be.
 """
 
 from __future__ import annotations

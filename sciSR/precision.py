@@ -1,8 +1,8 @@
 """Whether low precision is good enough for this raster: measured on its most detailed patches before the run.
 
 The limits are at least 60 dB to float32 over the image's p0.1 to p99.9 range, a mean bias of at most a tenth of an
-output step, and for 8-bit outputs a difference within one step at p99.9. The check costs at most one percent of the run;
-where the image is too small for that, the run stays at float32.
+output step, and for 8-bit outputs a difference within one step at p99.9. The check costs at most one percent of the
+run; where the image is too small for that, the run stays at float32.
 """
 
 from __future__ import annotations
