@@ -180,7 +180,7 @@ def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
     Source: ``ConvParams::use_mkldnn`` in ATen/native/Convolution.cpp.
     """
     small = x.dim() == 5 and x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] <= 20480
-    return small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled
+    return bool(small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled)
 
 
 class _Transposed(_RowOp):

@@ -131,7 +131,8 @@ class _AxisTaps:
         positions = (np.arange(part.start, part.stop) + 0.5) * self.step - 0.5
         if self.kernel == "nearest":
             rows = np.clip(np.floor(positions + 0.5), 0, self.n_in - 1).astype(np.int64)
-            return rows[:, None], np.ones((len(rows), 1), np.float64)
+            one: NDArray[np.float64] = np.ones((len(rows), 1))
+            return rows[:, None], one
         return taps(positions, self.n_in, KERNELS[self.kernel], self.stretch)
 
     def span(self, part: slice, margin: int) -> tuple[int, int]:
