@@ -7,8 +7,7 @@ A :class:`Normalization` is a recipe (part of a checkpoint); :meth:`Normalizatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +36,8 @@ class IntensityMap:
         """Normalised float32 values; the subtraction is done in float64 for types wider than float32 holds."""
         work = values.astype(_work_dtype(values.dtype), copy=False)
         center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
-        return ((work - center) / scale).astype(np.float32)
+        normal: NDArray[np.float32] = ((work - center) / scale).astype(np.float32)
+        return normal
 
     def invert(
         self, values: NDArray[np.float32], channel_axis: int | None = None, dtype: Any = np.float32
@@ -45,7 +45,7 @@ class IntensityMap:
         """Physical values in ``dtype`` (float32 or float64)."""
         work = values.astype(dtype, copy=False)
         center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
-        physical = work * scale + center
+        physical: NDArray[Any] = work * scale + center
         return physical if self.floor is None else np.maximum(physical, physical.dtype.type(self.floor))
 
     def channel(self, number: int) -> IntensityMap:
@@ -79,7 +79,7 @@ class Normalization:
         low: lower percentile, for ``"percentile"``.
         high: upper percentile, for ``"percentile"``.
         per_channel: fit each channel by itself, for ``"percentile"``.
-        nonnegative: ``True``: results are not below 0; ``"auto"``: not if the input nowhere is; ``False``: as they come.
+        nonnegative: ``True``: results are not below 0; ``"auto"``: not if the input nowhere is; ``False``: they may be.
 
     Example:
         >>> hounsfield = Normalization("fixed", center=(-1024.0,), scale=(4095.0,))
@@ -107,6 +107,9 @@ class Normalization:
 
     def fit(self, raster: Raster | None) -> IntensityMap:
         """The map for one raster; deterministic, independent of chunks. A constant raster gets scale 1.
+
+        Percentiles are taken of at most some four million values on a regular grid, extremes of all; where both
+        percentiles are one value (a small object in much air) the extremes take their place.
 
         Raises:
             InputError: no valid value at all.
@@ -137,26 +140,35 @@ class Normalization:
 
 
 def _work_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    return np.float64 if dtype.kind in "iu" and dtype.itemsize > 2 or dtype == np.float64 else np.float32
+    return np.float64 if (dtype.kind in "iu" and dtype.itemsize > 2) or dtype == np.float64 else np.float32
+
+
+@dataclass
+class _Group:
+    """What is known of one channel, or of all together."""
+
+    samples: list[NDArray[Any]] = field(default_factory=list)
+    least: float = np.inf
+    greatest: float = -np.inf
+
+    def range(self, low: float, high: float) -> tuple[float, float]:
+        """From one percentile to the other; the extremes where both are the same value."""
+        ends = np.percentile(np.concatenate(self.samples).astype(np.float64), [low, high])
+        return (float(ends[0]), float(ends[1])) if ends[1] > ends[0] else (self.least, self.greatest)
 
 
 def _statistics(raster: Raster, recipe: Normalization) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Lower and upper percentile per channel (or of all together), and the least valid value."""
-    groups = raster.leading[raster.channel_axis] if recipe.per_channel and raster.channel_axis is not None else 1
-    step = _stride(raster)
-    samples: list[list[NDArray[Any]]] = [[] for _ in range(groups)]
-    least = np.inf
-    for group, values in _values(raster, groups, step):
-        if values.size:
-            least = min(least, float(values.min()))
-            samples[group].append(values)
-    ends = []
-    for group, parts in enumerate(samples):
-        if not parts:
-            where = f" in channel {group + 1}" if groups > 1 else ""
+    """Lower and upper end per channel (or of all together), and the least valid value of all."""
+    count = raster.leading[raster.channel_axis] if recipe.per_channel and raster.channel_axis is not None else 1
+    groups = _gather(raster, count, _stride(raster))
+    if any(group.greatest >= group.least and not group.samples for group in groups):
+        groups = _gather(raster, count, 1)  # values so sparse that the grid of samples missed them all
+    for number, group in enumerate(groups, 1):
+        if not group.samples:
+            where = f" in channel {number}" if count > 1 else ""
             raise InputError(f"{raster.name}: no valid value{where}: every pixel is NaN or nodata, nothing to upscale")
-        ends.append(np.percentile(np.concatenate(parts).astype(np.float64), [recipe.low, recipe.high]))
-    return tuple(float(e[0]) for e in ends), tuple(float(e[1]) for e in ends), least
+    ends = [group.range(recipe.low, recipe.high) for group in groups]
+    return tuple(e[0] for e in ends), tuple(e[1] for e in ends), min(group.least for group in groups)
 
 
 def _stride(raster: Raster) -> int:
@@ -165,22 +177,38 @@ def _stride(raster: Raster) -> int:
     return max(1, int(np.ceil((total / _SAMPLES) ** (1 / len(raster.grid.shape)))))
 
 
-def _values(raster: Raster, groups: int, step: int) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The valid values at every ``step``-th pixel of each spatial axis, group by group."""
+def _gather(raster: Raster, count: int, step: int) -> list[_Group]:
+    """The extremes of all valid values, and those at every ``step``-th pixel of each spatial axis, per group."""
+    groups = [_Group() for _ in range(count)]
     channel = raster.channel_axis
     for window, block in raster.stream():
+        values, valid = block.values, block.valid
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            valid = np.isfinite(values) if valid is None else valid & np.isfinite(values)
         at = _strided(window, len(raster.grid.shape), step)
-        values = block.values[at]
-        valid = None if block.valid is None else block.valid[at]
-        for group in range(groups):
+        for number in range(count):
             pick: Any = ...
-            if groups > 1 and channel is not None:
+            if count > 1 and channel is not None:
                 part = window[channel]
-                if not part.start <= group < part.stop:
+                if not part.start <= number < part.stop:
                     continue
-                pick = tuple(group - part.start if i == channel else slice(None) for i in range(values.ndim))
-            chosen = values[pick]
-            yield group, chosen.reshape(-1) if valid is None else chosen[valid[pick]]
+                pick = tuple(
+                    slice(number - part.start, number - part.start + 1) if i == channel else slice(None)
+                    for i in range(values.ndim)
+                )
+            _note(groups[number], values[pick], None if valid is None else valid[pick], at)
+    return groups
+
+
+def _note(group: _Group, values: NDArray[Any], valid: NDArray[Any] | None, at: tuple[slice, ...]) -> None:
+    whole = values if valid is None else values[valid]
+    if not whole.size:
+        return
+    group.least = min(group.least, float(whole.min()))
+    group.greatest = max(group.greatest, float(whole.max()))
+    chosen = values[at].reshape(-1) if valid is None else values[at][valid[at]]
+    if chosen.size:
+        group.samples.append(chosen)
 
 
 def _strided(window: Window, spatial: int, step: int) -> tuple[slice, ...]:

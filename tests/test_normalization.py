@@ -1,0 +1,136 @@
+"""Intensity maps: exact inverse, fit on all that counts, independence of chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sciSR.errors import InputError
+from sciSR.normalization import IntensityMap, Normalization
+from sciSR.raster import ArraySource, Raster
+
+AFFINE = np.eye(3)
+
+
+def scene(array: NDArray[Any], chunks: tuple[int, ...] | None = None, nodata: float | None = None) -> Raster:
+    raster = Raster.from_array(array, affine=AFFINE, axes="cyx", nodata=nodata)
+    return raster if chunks is None else raster.replace(source=ArraySource(array, nodata=nodata, chunks=chunks))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
+def test_invert_undoes_apply(dtype: type) -> None:
+    values: NDArray[Any] = np.random.default_rng(0).integers(0, 200, (3, 9, 11)).astype(dtype)
+    fitted = Normalization("percentile", per_channel=True).fit(scene(values))
+    back = fitted.invert(fitted.apply(values, 0), 0)
+    assert np.abs(back - values).max() < 1e-4
+    assert back.dtype == np.float32
+
+
+def test_invert_does_not_clip_peaks() -> None:
+    values = np.zeros((1, 100, 100), np.float32)
+    values += np.linspace(0, 1, 100, dtype=np.float32)
+    values[0, 5, 5] = 50
+    fitted = Normalization("percentile").fit(scene(values))
+    assert fitted.invert(fitted.apply(values))[0, 5, 5] == pytest.approx(50, rel=1e-6)
+
+
+def test_large_integers_keep_their_differences() -> None:
+    values = np.array([2**30, 2**30 + 1], np.int32)
+    normal = IntensityMap((float(2**30),), (1.0,)).apply(values)
+    assert normal.tolist() == [0.0, 1.0]
+
+
+def test_percentiles_are_those_of_numpy_over_valid_values() -> None:
+    values = np.random.default_rng(1).normal(size=(2, 40, 50)).astype(np.float32)
+    values[:, :7] = np.nan
+    fitted = Normalization("percentile", low=2, high=98).fit(scene(values))
+    low, high = np.nanpercentile(values.astype(np.float64), [2, 98])
+    assert fitted.center[0] == pytest.approx(low)
+    assert fitted.scale[0] == pytest.approx(high - low)
+
+
+def test_fit_does_not_depend_on_chunks() -> None:
+    values = np.random.default_rng(2).normal(size=(3, 64, 50)).astype(np.float32)
+    recipe = Normalization("percentile", per_channel=True)
+    assert recipe.fit(scene(values)) == recipe.fit(scene(values, (1, 7, 13))) == recipe.fit(scene(values, (2, 64, 1)))
+
+
+def test_nodata_and_nan_do_not_count() -> None:
+    values = np.full((1, 20, 20), -9999.0, np.float32)
+    values[0, 3:9, 3:9] = np.arange(36).reshape(6, 6)
+    values[0, 4, 4] = np.nan
+    fitted = Normalization("percentile", low=0, high=100).fit(scene(values, nodata=-9999.0))
+    assert (fitted.center[0], fitted.scale[0]) == (0.0, 35.0)
+
+
+def test_auto_floor_sees_every_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciSR.normalization._SAMPLES", 100)
+    values = np.ones((1, 60, 60), np.float32) + np.arange(60, dtype=np.float32)
+    recipe = Normalization("percentile", nonnegative="auto")
+    assert recipe.fit(scene(values)).floor == 0.0
+    values[0, 31, 37] = -0.5
+    assert recipe.fit(scene(values)).floor is None
+    assert Normalization("fixed", nonnegative="auto").fit(scene(values)).floor is None
+
+
+def test_a_lone_value_off_the_sample_grid_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciSR.normalization._SAMPLES", 100)
+    values = np.full((1, 60, 60), np.nan, np.float32)
+    values[0, 31, 37] = 4.0
+    fitted = Normalization("percentile").fit(scene(values))
+    assert (fitted.center, fitted.scale) == ((4.0,), (1.0,))
+
+
+def test_small_object_in_much_air_uses_the_extremes() -> None:
+    values = np.zeros((1, 100, 100), np.float32)
+    values[0, 50, 50:55] = 80
+    fitted = Normalization("percentile").fit(scene(values))
+    assert (fitted.center, fitted.scale) == ((0.0,), (80.0,))
+
+
+def test_floor_holds_after_inversion() -> None:
+    fitted = Normalization("fixed", center=(10.0,), scale=(2.0,), nonnegative=True).fit(None)
+    assert fitted.invert(np.array([-100.0, 1.0], np.float32)).tolist() == [0.0, 12.0]
+
+
+def test_per_channel_differs_and_one_channel_can_be_picked() -> None:
+    values = np.stack([np.linspace(0, 1, 400), np.linspace(5, 25, 400)]).reshape(2, 20, 20).astype(np.float32)
+    fitted = Normalization("percentile", low=0, high=100, per_channel=True).fit(scene(values))
+    assert fitted.scale == pytest.approx((1.0, 20.0))
+    assert fitted.channel(1) == IntensityMap(fitted.center[1:], fitted.scale[1:])
+    assert IntensityMap().channel(3) == IntensityMap()
+    with pytest.raises(InputError, match="without a channel axis"):
+        fitted.apply(values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"kind": "zscore"}, "zscore"),
+        ({"kind": "fixed", "scale": (0.0,)}, "not 0"),
+        ({"kind": "percentile", "low": 60, "high": 40}, "percentiles 60 and 40"),
+    ],
+)
+def test_wrong_recipes_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Normalization(**arguments)
+
+
+def test_no_value_at_all_is_an_error() -> None:
+    empty = np.full((2, 8, 8), np.nan, np.float32)
+    with pytest.raises(InputError, match="no valid value"):
+        Normalization("percentile").fit(scene(empty))
+    half = empty.copy()
+    half[0] = 1
+    with pytest.raises(InputError, match="in channel 2"):
+        Normalization("percentile", per_channel=True).fit(scene(half))
+    with pytest.raises(InputError, match="needs a raster"):
+        Normalization("percentile").fit(None)
+
+
+def test_recipe_survives_its_plain_values() -> None:
+    recipe = Normalization("percentile", low=1, high=99, per_channel=True, nonnegative="auto")
+    assert Normalization.from_dict(recipe.to_dict()) == recipe
