@@ -50,7 +50,8 @@ class ChunkAssembler:
             common = tuple(
                 slice(max(w.start, b.start), min(w.stop, b.stop)) for w, b in zip(window, whole, strict=True)
             )
-            part = Block(*(None if a is None else a[_inside(common, window)] for a in block))
+            at_part = _inside(common, window)
+            part = Block(block.values[at_part], None if block.valid is None else block.valid[at_part])
             if common == whole:
                 yield whole, part
                 continue

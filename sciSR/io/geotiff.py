@@ -1,51 +1,50 @@
-"""GeoTIFF, and whatever else GDAL reads, as rasters; GeoTIFF and COG out."""
+"""GeoTIFF and COG, read and written; what else GDAL reads (VRT, JPEG 2000) read."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from sciSR.errors import InputError, MetadataWarning
+from sciSR.io.geotiff_info import describe_scene
+from sciSR.io.geotiff_open import FORMAT, open_scene
+from sciSR.io.geotiff_plan import make_plan
+from sciSR.io.geotiff_write import GeoTiffWriter
+from sciSR.io.mosaic import combine
+from sciSR.raster import Raster
 
-from sciSR.encoding import Encoding
-from sciSR.errors import FormatError, InputError, MetadataWarning
-from sciSR.grid import Grid
-from sciSR.io.geotiff_source import GdalSource, gdal_environment, open_dataset
-from sciSR.io.geotiff_tags import Facts, collect
-from sciSR.io.geotiff_write import GeoTiffWriter, make_plan
-from sciSR.raster import Channel, Metadata, Raster
-
-__all__ = ["GeoTiffAdapter"]
+__all__ = ["GeoTiffAdapter", "open_mosaic"]
 
 _WRITABLE = (".tif", ".tiff")
+_OPEN_OPTIONS = ("labels", "nodata", "offset")
+_SAVE_OPTIONS = ("cog", "compress", "overviews", "dtype")
 
 
 class GeoTiffAdapter:
-    """GeoTIFF and COG, read and written; other formats of GDAL (VRT, JPEG 2000) read."""
+    """Scenes through GDAL.
 
-    name = "GeoTIFF"
-    suffixes: tuple[str, ...] = (".tiff", ".tif", ".vrt")
+    Options of ``open``: ``labels`` (True: classes, refined by nearest neighbour; False: measures; None: as the file
+    says), ``nodata`` (a stored value that means no value though the file does not say so), ``offset`` (added to stored
+    values before scaling; Sentinel-2 since baseline 04.00: -1000).
+
+    Options of ``create``: ``cog`` (a cloud-optimized GeoTIFF), ``compress`` (deflate, zstd, lzw, none; default as the
+    input where that is lossless, else deflate), ``overviews`` (True or False; default as the input), ``dtype`` (numpy
+    name of the stored type; default the input's).
+    """
+
+    name = FORMAT
+    suffixes: tuple[str, ...] = (".tiff", ".tif", ".vrt", ".jp2")
 
     def open(self, path: str, **options: Any) -> Raster:
-        """A lazy raster of the scene; axes ``(c, y, x)``, physical values, alpha in ``auxiliary["alpha"]``.
-
-        Args:
-            path: a file or an address.
-            options: ``labels=True`` takes class and palette rasters, to be resampled by nearest neighbour only.
-
-        Raises:
-            FormatError: GDAL cannot read it, or it holds complex numbers or no band.
-            InputError: a palette or class raster, and ``labels`` was not asked for.
-        """
+        """A lazy scene, axes ``(c, y, x)``, physical values; see :func:`sciSR.io.geotiff_open.open_scene`."""
+        _known(options, _OPEN_OPTIONS, path)
         return open_scene(path, **options)
 
     def describe(self, path: str) -> dict[str, Any]:
-        """What the header says."""
-        raster = open_scene(path, labels=True)
-        return {"format": self.name, "grid": raster.grid.to_dict()}
+        """What the header says: layout, coordinate reference system, bands, tags."""
+        return describe_scene(path)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The one file."""
@@ -53,6 +52,7 @@ class GeoTiffAdapter:
 
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
         """Raise what would make writing fail."""
+        _known(options, _SAVE_OPTIONS, str(path))
         if path.suffix.lower() not in _WRITABLE:
             raise InputError(f"{path}: {path.suffix} is read only; write {path.with_suffix('.tif').name} instead")
         with warnings.catch_warnings():
@@ -60,81 +60,32 @@ class GeoTiffAdapter:
             make_plan(raster, path.name, **options)
 
     def create(self, raster: Raster, path: Path, **options: Any) -> GeoTiffWriter:
-        """Start writing a GeoTIFF.
-
-        Args:
-            raster: the scene.
-            path: where.
-            options: ``cog=True`` for a cloud-optimized GeoTIFF, ``compress`` (deflate, zstd, lzw, none; default as the
-                input, or deflate), ``overviews`` (default as the input).
-        """
+        """Start writing a GeoTIFF; its blocks may come in any order."""
         return GeoTiffWriter.start(make_plan(raster, path.name, **options), path)
 
 
-def open_scene(path: str, *, labels: bool = False) -> Raster:
-    """A lazy raster of what GDAL opens at ``path``."""
-    name = path.rstrip("/").split("/")[-1]
-    with gdal_environment(path), open_dataset(path) as dataset:
-        alpha = next((b for b in dataset.indexes if dataset.colorinterp[b - 1] == ColorInterp.alpha), None)
-        bands = tuple(b for b in dataset.indexes if b != alpha)
-        _refuse(dataset, bands, name, labels)
-        masked = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in dataset.mask_flag_enums)
-        facts = collect(dataset, bands, alpha, masked)
-        grid = Grid(dataset.shape, np.array(dataset.transform).reshape(3, 3), *_frame(dataset))
-        nodata = tuple(dataset.nodatavals[b - 1] for b in bands)
-        dtype = np.result_type(*(dataset.dtypes[b - 1] for b in bands)).name
-        block = dataset.block_shapes[0]
-    encoding = _encoding(facts, dtype, nodata, mask=masked or alpha is not None)
-    source = GdalSource(path, name, bands, grid.shape, encoding, block, bands[0] if masked else None, alpha)
-    items = {**facts.to_dict(), "opened": (encoding.scale, encoding.offset), "labels": labels}
-    return Raster(
-        source=source,
-        grid=grid,
-        axes=("c", "y", "x"),
-        channels=tuple(Channel(d, u) for d, u in zip(facts.descriptions, facts.units, strict=True)),
-        encoding=encoding,
-        metadata=Metadata("GeoTIFF", grid, items, path),
-        auxiliary={} if alpha is None else {"alpha": _alpha(source, alpha, grid)},
-        name=name,
-    )
+def open_mosaic(paths: Sequence[str], **options: Any) -> Raster:
+    """One raster of several files: band files of one scene are stacked, neighbouring tiles are joined.
+
+    Files on the same grid are stacked in the order given (a channel without a description is named after its file).
+    Files with the same bands on different parts of one pixel lattice are joined; where they overlap the last valid
+    value counts. Nothing is resampled and nothing is copied.
+
+    Args:
+        paths: files or addresses that GDAL reads.
+        options: as for opening one file.
+
+    Raises:
+        GeometryError: the files' pixels do not lie on one lattice.
+        InputError: no file, or files that are neither bands nor tiles of one scene.
+
+    See :func:`sciSR.io.mosaic.combine` for rasters that are open already.
+    """
+    _known(options, _OPEN_OPTIONS, "mosaic")
+    return combine([open_scene(str(path), **options) for path in paths])
 
 
-def _frame(dataset: Any) -> tuple[str | None, str | None]:
-    """Frame and length unit: ``"EPSG:n"`` where that is the very same system, else its WKT."""
-    crs = dataset.crs
-    if not crs:
-        return None, None
-    code = crs.to_epsg()
-    frame = f"EPSG:{code}" if code is not None and CRS.from_epsg(code) == crs else crs.to_wkt()
-    unit = "degree" if crs.is_geographic else crs.linear_units
-    return frame, {"metre": "m", "meter": "m", "unknown": None}.get(unit, unit)
-
-
-def _refuse(dataset: Any, bands: tuple[int, ...], name: str, labels: bool) -> None:
-    if not bands:
-        inside = len(dataset.subdatasets)
-        hint = f"; it holds {inside} subdatasets, name one of them" if inside else ""
-        raise FormatError(f"{name}: no band with values{hint}")
-    for band in bands:
-        if np.dtype(dataset.dtypes[band - 1].replace("complex_int16", "complex64")).kind == "c":
-            raise FormatError(f"{name}: band {band} holds complex numbers; save its amplitude or its parts first")
-    if labels:
-        return
-    if any(dataset.colorinterp[b - 1] == ColorInterp.palette for b in bands):
-        raise InputError(
-            f"{name}: a palette image, whose values are classes and no measures; pass --labels to refine it by nearest "
-            "neighbour"
-        )
-
-
-def _encoding(facts: Facts, dtype: str, nodata: tuple[float | None, ...], *, mask: bool) -> Encoding:
-    def single(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return values[:1] if len({repr(v) for v in values}) == 1 else values
-
-    return Encoding(dtype, single(facts.scales), single(facts.offsets), single(nodata), mask)
-
-
-def _alpha(source: GdalSource, band: int, grid: Grid) -> Raster:
-    encoding = Encoding(source.encoding.dtype)
-    bands = GdalSource(source.path, source.shown, (band,), source.size, encoding, source.block)
-    return Raster(bands, grid, ("c", "y", "x"), (Channel("alpha"),), encoding, name=f"{source.shown} alpha")
+def _known(options: dict[str, Any], names: tuple[str, ...], path: str) -> None:
+    unknown = sorted(set(options) - set(names))
+    if unknown:
+        raise InputError(f"{path}: option {unknown[0]} means nothing for a GeoTIFF; it has {', '.join(names)}")

@@ -203,7 +203,7 @@ def pixel_map(old: Grid, new: Grid) -> PixelMap:
     """The map from index points of ``old`` to those of ``new``, both two-dimensional."""
     if old.frame != new.frame:
         return PixelMap(aligned=False)
-    relative: NDArray[np.float64] = np.linalg.solve(new.affine, old.affine)
+    relative: NDArray[Any] = np.linalg.solve(new.affine, old.affine)
     skew = np.abs([relative[0, 1], relative[1, 0]]).max()
     if skew > 1e-9 * max(relative[0, 0], relative[1, 1]) or min(relative[0, 0], relative[1, 1]) <= 0:
         return PixelMap(aligned=False)

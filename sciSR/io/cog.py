@@ -1,0 +1,123 @@
+"""Cloud-optimized GeoTIFF: a finished GeoTIFF laid out anew by GDAL's COG driver, with nothing of it lost.
+
+The driver copies the tags of the default domain only, or those of the other domains at the price of the bands' own
+(GDAL 3.10, COPY_SRC_MDD). So room is reserved in its GDALMetadata tag, and the full text is put there afterwards, which
+moves nothing in the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from xml.etree import ElementTree
+
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.shutil import copy
+
+from sciSR.errors import RunError
+
+if TYPE_CHECKING:
+    from sciSR.io.geotiff_plan import Plan
+
+__all__ = ["to_cog"]
+
+_GDAL_METADATA = 42112
+"""TIFF tag of GDAL's XML metadata (https://gdal.org/drivers/raster/gtiff.html)."""
+_RESERVED = "SCISR_RESERVED"
+_LEVELS = {"deflate": 1, "zstd": 1}
+
+
+def to_cog(draft: Path, path: Path, plan: Plan) -> None:
+    """Write the GeoTIFF ``draft`` to ``path`` as a cloud-optimized one; the draft is used up.
+
+    Raises:
+        RunError: GDAL could not do it.
+    """
+    full = _read_metadata(draft)
+    if full is not None:
+        with rasterio.open(draft, "r+") as dataset:
+            dataset.update_tags(**{_RESERVED: "." * len(full)})
+    compress = str(plan.options.get("compress", "none"))
+    options: dict[str, Any] = {
+        "COMPRESS": compress.upper(),
+        "BLOCKSIZE": max(128, int(plan.options["blockxsize"]), int(plan.options["blockysize"])),
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": "ALL_CPUS",
+        "OVERVIEW_RESAMPLING": plan.resampling.upper(),
+        "OVERVIEWS": "IGNORE_EXISTING",
+    }
+    if compress in _LEVELS:
+        options["LEVEL"] = _LEVELS[compress]
+    if "predictor" in plan.options:
+        options["PREDICTOR"] = {2: "STANDARD", 3: "FLOATING_POINT"}[plan.options["predictor"]]
+    try:
+        copy(str(draft), str(path), driver="COG", **options)
+    except RasterioError as error:
+        raise RunError(
+            f"{plan.name}: not written as a cloud-optimized GeoTIFF: {' '.join(str(error).split())}"
+        ) from error
+    draft.unlink()
+    if full is not None:
+        _restore_metadata(path, full, plan.name)
+
+
+def _read_metadata(path: Path) -> bytes | None:
+    """The GDALMetadata text of a TIFF's first image, or None."""
+    with path.open("rb") as file:
+        place = _find_tag(file, _GDAL_METADATA)
+        if place is None:
+            return None
+        file.seek(place[0])
+        return file.read(place[1]).rstrip(b"\0")
+
+
+def _restore_metadata(path: Path, full: bytes, name: str) -> None:
+    """Put ``full``, and what the driver added itself, in the place of the metadata with the reserve."""
+    with path.open("r+b") as file:
+        place = _find_tag(file, _GDAL_METADATA)
+        if place is None:
+            raise RunError(f"{name}: GDAL's COG driver left out the metadata; this GDAL cannot be used for cog=True")
+        file.seek(place[0])
+        text = _merged(full, file.read(place[1]).rstrip(b"\0"))
+        room = place[1] - 1
+        if len(text) > room:
+            raise RunError(f"{name}: the metadata need {len(text)} bytes, GDAL's COG driver left {room}")
+        file.seek(place[0])
+        file.write(text + b" " * (room - len(text)) + b"\0")
+
+
+def _merged(full: bytes, written: bytes) -> bytes:
+    """``full`` with the items that only ``written`` has, without the reserve."""
+    root = ElementTree.fromstring(full)
+    known = {_key(item) for item in root}
+    for item in ElementTree.fromstring(written):
+        if _key(item) not in known and item.get("name") != _RESERVED:
+            root.append(item)
+    return ElementTree.tostring(root)
+
+
+def _key(item: ElementTree.Element) -> tuple[str | None, ...]:
+    return tuple(item.get(key) for key in ("name", "sample", "role", "domain"))
+
+
+def _find_tag(file: BinaryIO, tag: int) -> tuple[int, int] | None:
+    """Offset and length in bytes of an ASCII tag's text in the first directory of a TIFF or BigTIFF (TIFF 6.0, 2)."""
+    head = file.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    (version,) = struct.unpack(order + "H", head[2:4])
+    big = version == 43
+    (start,) = struct.unpack(order + "Q", head[8:16]) if big else struct.unpack(order + "L", head[4:8])
+    file.seek(start)
+    count_format, entry_format = ("Q", "HHQQ") if big else ("H", "HHLL")
+    (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(order + count_format)))
+    size = struct.calcsize(order + entry_format)
+    inline = 8 if big else 4
+    for number in range(count):
+        at = file.tell()
+        code, _, length, value = struct.unpack(order + entry_format, file.read(size))
+        if code == tag:
+            return (at + size - inline if length <= inline else value, length)
+        file.seek(start + struct.calcsize(order + count_format) + (number + 1) * size)
+    return None
