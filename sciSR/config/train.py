@@ -7,12 +7,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sciSR.config.schema import NormalizationSection, Section
-from sciSR.config.values import Paths, Pixels
+from sciSR.config.values import AxisName, Paths, Pixels
 
 __all__ = ["AugmentSection", "ReferenceSection", "TrainSection"]
 
 _Range = tuple[float, float]
-_Axis = Literal["z", "y", "x"]
 
 
 class ReferenceSection(Section):
@@ -22,13 +21,13 @@ class ReferenceSection(Section):
     """Fine raster: file, address, pattern or list of these."""
     low: str | None = None
     """Its measured coarse counterpart, for real pairs; null: the fine one is degraded."""
-    coarsen: dict[_Axis, float] = {}
+    coarsen: dict[AxisName, float] = Field(default_factory=dict)
     """Factor per axis by which the raster is made coarser first."""
     bands: tuple[int, ...] | None = None
     """Numbers of the channels to take, from 0; null: all."""
     weight: float = Field(default=1.0, gt=0)
     """How often it is drawn, relative to the others."""
-    held_out: dict[_Axis, tuple[int, int]] | None = None
+    held_out: dict[AxisName, tuple[int, int]] | None = None
     """Pixel range per axis that is kept for validation."""
     nodata: float | None = None
     """Value that means no value though the file does not say so."""

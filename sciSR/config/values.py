@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
-__all__ = ["Factors", "Paths", "Pixels", "Spacing", "parse_factors"]
+__all__ = ["AxisName", "Factors", "Paths", "Pixels", "Spacing", "parse_factors"]
 
 
 def parse_factors(value: Any, *, words: tuple[str, ...] = ()) -> float | dict[str, float] | str:
@@ -89,15 +89,16 @@ def _pixels(value: Any) -> Any:
 
 
 _Number = int | float
-_Axis = Literal["z", "y", "x"]
+AxisName = Annotated[str, Field(pattern="^[zyx]$")]
+"""Name of a spatial axis."""
 
-Factors = Annotated[_Number | dict[_Axis, _Number] | None, BeforeValidator(_factors)]
+Factors = Annotated[_Number | dict[AxisName, _Number] | None, BeforeValidator(_factors)]
 """Factor for every spatial axis, or per named axis."""
 
-Spacing = Annotated[_Number | dict[_Axis, _Number] | Literal["isotropic"] | None, BeforeValidator(_spacing)]
+Spacing = Annotated[_Number | dict[AxisName, _Number] | Literal["isotropic"] | None, BeforeValidator(_spacing)]
 """Pixel size in world units for every spatial axis or per named axis, or "isotropic"."""
 
-Pixels = Annotated[int | dict[_Axis, int] | Literal["auto"] | None, BeforeValidator(_pixels)]
+Pixels = Annotated[int | dict[AxisName, int] | Literal["auto"] | None, BeforeValidator(_pixels)]
 """Pixels along each spatial axis or per named axis, "auto", or None for all of the image."""
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]

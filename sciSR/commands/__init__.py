@@ -1,0 +1,1 @@
+"""What each subcommand of ``scisr`` does; loaded when it is called."""

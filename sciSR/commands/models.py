@@ -1,0 +1,111 @@
+"""``scisr models``: what can be named as a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from typing import Any
+
+from sciSR.classical import CLASSICAL
+from sciSR.console import Console
+from sciSR.networks import list_networks, list_weights, weights_path
+from sciSR.networks.checkpoint import is_own, read_header
+from sciSR.record import plain
+
+__all__ = ["describe_weights", "run"]
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Print the lists, or all about one; gives the exit code."""
+    if arguments.model is not None:
+        facts = describe_weights(arguments.model, whole=True)
+        console.answer(json.dumps(facts, indent=1, ensure_ascii=False) if arguments.json else _as_text(facts))
+        return 0
+    weights = [describe_weights(name) for name in list_weights()]
+    if arguments.json:
+        lists = {"weights": weights, "networks": list_networks(), "classical": list(CLASSICAL)}
+        console.answer(json.dumps(lists, indent=1, ensure_ascii=False))
+        return 0
+    console.answer("weights that ship (--model NAME)")
+    console.answer(_table(weights) if weights else "  none with this installation")
+    console.answer(f"\nnetwork families, to train (train.network.family)\n  {', '.join(list_networks())}")
+    console.answer(f"\nclassical methods (--model NAME)\n  {', '.join(CLASSICAL)}")
+    return 0
+
+
+def describe_weights(name: str, *, whole: bool = False) -> dict[str, Any]:
+    """What a checkpoint says of itself, as plain values; read from its header.
+
+    Raises:
+        MissingFileError: no such weights.
+        CheckpointError: not a checkpoint.
+    """
+    path = weights_path(name)
+    if not is_own(path):
+        return _described_by_loading(name)
+    header = read_header(path)
+    spec, card = header.spec, header.card
+    facts: dict[str, Any] = {
+        "name": card.name,
+        "family": header.family,
+        "axes": list(spec.axes),
+        "scale": spec.scale_by_axis,
+        "channels": list(card.bands) if card.bands else spec.in_channels,
+        "sensor": card.sensor.name if card.sensor is not None else None,
+        "halo": list(spec.halo),
+        "bytes": os.path.getsize(path),
+    }
+    if whole:
+        facts |= {
+            "file": str(path),
+            "arguments": dict(header.arguments),
+            "spec": spec.to_dict(),
+            "normalization": None if card.normalization is None else card.normalization.to_dict(),
+            "sensor": None if card.sensor is None else card.sensor.to_dict(),
+            "provenance": dict(card.provenance),
+        }
+    described: dict[str, Any] = plain(facts)
+    return described
+
+
+def _described_by_loading(name: str) -> dict[str, Any]:
+    """The same of published weights, which say less."""
+    from sciSR.networks import load_network
+
+    network = load_network(name)
+    described: dict[str, Any] = plain(
+        {
+            "name": os.path.basename(name),
+            "family": network.family,
+            "arguments": network.arguments,
+            "spec": network.spec.to_dict(),
+            "parameters": sum(math.prod(p.shape) for p in network.parameters()),
+        }
+    )
+    return described
+
+
+def _table(weights: list[dict[str, Any]]) -> str:
+    rows = [("name", "family", "scale", "channels", "trained for", "halo", "size")]
+    for facts in weights:
+        scale = ",".join(f"{a}={s}" for a, s in facts["scale"].items())
+        channels = facts["channels"]
+        named = ",".join(channels) if isinstance(channels, list) else str(channels)
+        halo = "x".join(str(h) for h in facts["halo"])
+        size = f"{facts['bytes'] / 1e6:.2f} MB"
+        rows.append((facts["name"], facts["family"], scale, named, facts["sensor"] or "not stated", halo, size))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _as_text(facts: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}", _as_text(value, indent + "  ")]
+        else:
+            shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+            lines.append(f"{indent}{key:<14} {shown}")
+    return "\n".join(lines)

@@ -1,0 +1,255 @@
+"""Every error that can be found before work starts: inputs, channels, axes, factors, device, disk, memory, outputs."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sciSR.backends import pick_device
+from sciSR.batch import Job, expand_inputs, pair_outputs, split_suffix
+from sciSR.classical import classical_class
+from sciSR.config import Workflow
+from sciSR.degradation import load_sensor
+from sciSR.errors import (
+    InputError,
+    MissingFileError,
+    OutputExistsError,
+    ResourceError,
+    SciSRError,
+    SciSRWarning,
+)
+from sciSR.io import adapter_for, check_target, open_raster
+from sciSR.memory import available_memory, needed_memory
+from sciSR.normalization import Normalization
+from sciSR.raster import Raster
+from sciSR.record import is_remote
+from sciSR.steps import Model, coarsened, engine_facts, known_sensor, load_model, open_input, refined
+
+__all__ = ["Outlook", "Preflight", "check_workflow"]
+
+_PLAIN = (".nii", ".img")
+_RESERVE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What one input will become.
+
+    Attributes:
+        job: input and output.
+        input: the raster as opened.
+        result: the lazy result, with a plan but not fitted to the values.
+        disk_bytes: expected size of the output.
+        memory_bytes: expected peak memory.
+    """
+
+    job: Job
+    input: Raster
+    result: Raster
+    disk_bytes: int
+    memory_bytes: int
+
+
+@dataclass
+class Preflight:
+    """What was found before the work.
+
+    Attributes:
+        ready: the inputs that can be worked on.
+        outlooks: what becomes of them, as far as it can be told (not before the network is trained).
+        model: the network or classical method, or None where it is yet to be trained or there is none.
+        errors: what stands against the whole run.
+        refused: inputs that cannot be worked on, and why.
+        notes: warnings that the run will give.
+    """
+
+    ready: list[Job] = field(default_factory=list)
+    outlooks: list[Outlook] = field(default_factory=list)
+    model: Model | None = None
+    errors: list[SciSRError] = field(default_factory=list)
+    refused: list[tuple[Job, SciSRError]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check_workflow(workflow: Workflow, *, overwrite: bool = False, finished: Sequence[Path] = ()) -> Preflight:
+    """Find what would make the workflow fail; reads headers, and no values.
+
+    Args:
+        workflow: what is to be run.
+        overwrite: outputs that are there are no error.
+        finished: outputs that are there already and will be kept.
+    """
+    found = Preflight()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SciSRWarning)
+        for step in (_check_settings, _check_model):
+            try:
+                step(workflow, found)
+            except SciSRError as error:
+                found.errors.append(error)
+        try:
+            jobs = _jobs(workflow)
+        except SciSRError as error:
+            found.errors.append(error)
+            jobs = []
+        for job in jobs:
+            if job.output not in finished:
+                _check_job(workflow, job, found, overwrite)
+        found.errors += _crowded(found.outlooks)
+    found.notes = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, SciSRWarning)))
+    return found
+
+
+def _jobs(workflow: Workflow) -> list[Job]:
+    if workflow.input is None or (workflow.upscale is None and workflow.degrade is None):
+        return []
+    return pair_outputs(expand_inputs(workflow.input.path), workflow.output.path, suffix=workflow.output.suffix)
+
+
+def _check_settings(workflow: Workflow, found: Preflight) -> None:
+    """Device, sensors, baselines and the evaluation's own files; each on its own."""
+    for check in _setting_checks(workflow):
+        try:
+            check()
+        except SciSRError as error:
+            found.errors.append(error)
+
+
+def _setting_checks(workflow: Workflow) -> Iterator[Any]:
+    if workflow.upscale is not None:
+        device = workflow.upscale.device
+        yield lambda: pick_device(device)
+    for section in (workflow.upscale, workflow.degrade, workflow.evaluate):
+        if section is not None and section.sensor is not None:
+            sensor = section.sensor
+            yield lambda sensor=sensor: load_sensor(sensor)
+    if workflow.evaluate is not None:
+        for name in workflow.evaluate.baselines:
+            yield lambda name=name: classical_class(name)
+        for path in (workflow.evaluate.reference, workflow.evaluate.mask):
+            if path is not None:
+                yield lambda path=path: open_raster(path)
+
+
+def _check_model(workflow: Workflow, found: Preflight) -> None:
+    if workflow.upscale is None or workflow.upscale.network is None:
+        return
+    found.model = load_model(workflow.upscale.network)
+    section = workflow.evaluate
+    if section is not None and known_sensor(found.model, section, workflow.upscale) is None:
+        needs = section.protocol == "wald" or "ibp" in section.baselines
+        if needs:
+            raise InputError(
+                f"evaluate.sensor is missing: {workflow.upscale.network} does not state the sensor it is for; "
+                "name a file of configs/sensors, such as mri, ct or sentinel-2"
+            )
+
+
+def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) -> None:
+    try:
+        _check_place(workflow, job, overwrite)
+        if workflow.input is None:
+            return
+        raster = open_input(workflow.input, job.input)
+        result = _outcome(workflow, raster, found.model)
+        if result is None:
+            adapter_for(job.output)
+            found.ready.append(job)
+            return
+        check_target(result, job.output, overwrite=overwrite, **workflow.output.options)
+        disk = _disk_bytes(raster, result, job)
+        memory = needed_memory(raster, result, found.model, engine_facts(result), workflow.evaluate)
+        outlook = Outlook(job, raster, result, disk, memory)
+        _check_room(outlook)
+        found.outlooks.append(outlook)
+        found.ready.append(job)
+    except SciSRError as error:
+        found.refused.append((job, error))
+
+
+def _check_place(workflow: Workflow, job: Job, overwrite: bool) -> None:
+    """Whether input and output may lie where they do."""
+    if not is_remote(job.input) and not os.path.exists(job.input):
+        raise MissingFileError(f"{job.input}: no such file")
+    endings = [".run.json"]
+    if workflow.report is not None:
+        endings += [e for e, wanted in ((".png", workflow.report.picture), (".html", workflow.report.html)) if wanted]
+    for path in (job.output, *(job.beside(ending) for ending in endings)):
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path}: exists already; choose another output or allow overwriting (--overwrite)")
+        if path.is_dir():
+            raise OutputExistsError(f"{path}: is a folder; choose another name for the output")
+    parent = _existing(job.output.parent)
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{job.output}: cannot write into {parent}; choose another output")
+
+
+def _outcome(workflow: Workflow, raster: Raster, model: Model | None) -> Raster | None:
+    """The lazy result without a look at the values; None where the network is yet to be made."""
+    if workflow.degrade is not None:
+        return coarsened(raster, workflow.degrade)
+    if workflow.upscale is None or model is None:
+        return None
+    plain = {"precision": "float32"} if workflow.upscale.precision == "auto" else {}
+    return refined(raster, model, workflow.upscale, normalization=Normalization(), **plain)
+
+
+def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:
+    """Expected size of the output: its values, compressed as well as the input is where both are."""
+    stored = math.prod(result.shape) * _itemsize(result)
+    suffix = split_suffix(job.output.name)[1].lower()
+    before = split_suffix(job.input)[1].lower()
+    if suffix in _PLAIN or before in _PLAIN or is_remote(job.input) or not before:
+        return stored
+    ratio = os.path.getsize(job.input) / max(1, math.prod(raster.shape) * _itemsize(raster))
+    return int(stored * min(1.0, ratio))
+
+
+def _itemsize(raster: Raster) -> int:
+    import numpy as np
+
+    return int(np.dtype(raster.encoding.dtype).itemsize)
+
+
+def _check_room(outlook: Outlook) -> None:
+    free = available_memory()
+    if free is not None and outlook.memory_bytes > free:
+        raise ResourceError(
+            f"{outlook.job.input}: needs about {outlook.memory_bytes / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free; give a smaller tile (--tile)"
+        )
+
+
+def _crowded(outlooks: Sequence[Outlook]) -> list[SciSRError]:
+    """Errors for disks on which all outputs together do not fit."""
+    disks: dict[int, tuple[Path, int]] = {}
+    for outlook in outlooks:
+        parent = _existing(outlook.job.output.parent)
+        device = os.stat(parent).st_dev
+        place, size = disks.get(device, (parent, 0))
+        disks[device] = (place, size + outlook.disk_bytes)
+    errors: list[SciSRError] = []
+    for place, size in disks.values():
+        free = shutil.disk_usage(place).free
+        if size + _RESERVE_BYTES > free:
+            errors.append(
+                ResourceError(
+                    f"{place}: the output needs about {size / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free; "
+                    "free some space or choose another place"
+                )
+            )
+    return errors
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that is there."""
+    folder = Path(os.path.abspath(folder))
+    while not folder.exists():
+        folder = folder.parent
+    return folder

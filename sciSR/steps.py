@@ -1,0 +1,215 @@
+"""The steps of a workflow on one input: each reads its section and calls the function that does it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from sciSR.classical import CLASSICAL
+from sciSR.config import DegradeSection, EvaluateSection, InputSection, UpscaleSection, Workflow
+from sciSR.console import Progress
+from sciSR.degradation import Sensor, degrade, load_sensor
+from sciSR.errors import InputError
+from sciSR.evaluation import ScoreTable, WaldResult, evaluate, wald
+from sciSR.evaluation.comparison import consistency
+from sciSR.inference import upscale
+from sciSR.io import open_raster
+from sciSR.networks import load_network
+from sciSR.networks.spec import SRNetwork
+from sciSR.normalization import Normalization
+from sciSR.raster import Raster
+
+__all__ = [
+    "Model",
+    "coarsened",
+    "engine_facts",
+    "evaluated",
+    "known_sensor",
+    "load_model",
+    "open_input",
+    "refined",
+    "residual",
+    "resolved",
+]
+
+Model = SRNetwork | str
+"""A network, or the name of a classical method, which is built for each raster."""
+
+_RESIDUAL_VALUES = 2**22
+"""Low-resolution values on which the consistency of a result is measured: some seconds at most."""
+
+
+def open_input(section: InputSection, path: str) -> Raster:
+    """The lazy raster of one input."""
+    return open_raster(path, **section.options)
+
+
+def load_model(name: str) -> Model:
+    """The network of shipped weights or of a file; a classical method stays its name."""
+    return name if name in CLASSICAL and not os.path.exists(name) else load_network(name)
+
+
+def refined(raster: Raster, model: Model, section: UpscaleSection, **changes: Any) -> Raster:
+    """The lazy result of the upscale step; ``changes`` replace arguments of :func:`sciSR.upscale`."""
+    arguments: dict[str, Any] = {
+        "scale": section.scale,
+        "target_spacing": section.target_spacing,
+        "sensor": None if section.sensor is None else load_sensor(section.sensor),
+        **_engine(section),
+    }
+    return upscale(raster, model, **{**arguments, **changes})
+
+
+def coarsened(raster: Raster, section: DegradeSection) -> Raster:
+    """The lazy result of the degrade step."""
+    if section.scale is None:
+        raise InputError("degrade.scale is missing; give a factor such as 2, or by name such as {z: 4}")
+    return degrade(
+        raster,
+        section.scale,
+        sensor=load_sensor(section.sensor),
+        seed=section.seed,
+        noise=section.noise,
+        data_range=section.data_range,
+    )
+
+
+def evaluated(
+    workflow: Workflow, raster: Raster, result: Raster, model: Model, progress: Progress
+) -> tuple[ScoreTable, WaldResult | None]:
+    """The score table of the evaluate step, and for Wald's protocol what it was made from."""
+    section, settings = workflow.evaluate, workflow.upscale
+    if section is None or settings is None:
+        raise InputError("evaluate: the workflow has no evaluate or no upscale section")
+    mask = None if section.mask is None else open_raster(section.mask)
+    if section.protocol == "reference":
+        table = evaluate(
+            {_model_name(model): result},
+            reference=open_raster(str(section.reference)),
+            low=raster,
+            sensor=known_sensor(model, section, settings),
+            baselines=section.baselines,
+            data_range=section.data_range,
+            mask=mask,
+            progress=progress,
+        )
+        return table, None
+    judged = wald(
+        raster,
+        model,
+        sensor=known_sensor(model, section, settings),
+        scale=section.scale or (_factors(raster, result) if isinstance(model, str) else None),
+        baselines=section.baselines,
+        crop=section.crop,
+        seed=section.seed,
+        data_range=section.data_range,
+        mask=mask,
+        progress=progress,
+        **_engine(settings),
+    )
+    return judged.table, judged
+
+
+def residual(raster: Raster, result: Raster, sensor: Sensor | None) -> dict[str, Any] | None:
+    """How far the result, degraded again, is from the input, in the input's unit; on its centre if it is large.
+
+    None where no sensor is known, or a large raster has a factor that is not whole.
+    """
+    if sensor is None:
+        return None
+    window = _central(raster)
+    factors = _factors(raster, result)
+    if window and any(abs(f - round(f)) > 1e-9 for f in factors.values()):
+        return None
+    fine = {
+        axis: slice(part.start * round(factors.get(axis, 1)), part.stop * round(factors.get(axis, 1)))
+        for axis, part in window.items()
+    }
+    low, high = raster.crop(**window), result.crop(**fine)
+    told = {axis: [part.start, part.stop] for axis, part in window.items()} or "all of the input"
+    return {"rmse": consistency(high, low, sensor), "unit": raster.unit, "sensor": sensor.to_dict(), "on": told}
+
+
+def known_sensor(model: Model, section: EvaluateSection | None, settings: UpscaleSection | None) -> Sensor | None:
+    """The sensor that the evaluation names, else that of the upscaling, else the checkpoint's own."""
+    for given in (section, settings):
+        if given is not None and given.sensor is not None:
+            return load_sensor(given.sensor)
+    card = model.card if isinstance(model, SRNetwork) else None
+    return None if card is None else card.sensor
+
+
+def engine_facts(result: Raster) -> dict[str, Any]:
+    """What the source of a lazy result tells about how it is computed."""
+    record = getattr(result.source, "record", None)
+    return {} if record is None else dict(record())
+
+
+def resolved(workflow: Workflow, source: str, output: str, engine: Mapping[str, Any], model: str | None) -> Workflow:
+    """The workflow of one input, every choice that was left open written out, so that it does the same again."""
+    changes: dict[str, Any] = {
+        "input": workflow.input and workflow.input.model_copy(update={"path": (source,)}),
+        "output": workflow.output.model_copy(update={"path": output, "suffix": None}),
+        "train": None,
+    }
+    if workflow.upscale is not None:
+        chosen: dict[str, Any] = {"network": model, "sensor": _plain_sensor(workflow.upscale.sensor)}
+        chosen |= {
+            k: engine[k] for k in ("device", "precision") if getattr(workflow.upscale, k) == "auto" and k in engine
+        }
+        if workflow.upscale.tile == "auto" and engine.get("executor") == "tiles":
+            axes = ("z", "y", "x")[-len(engine["plan"]["tile"]) :]
+            chosen["tile"] = dict(zip(axes, engine["plan"]["tile"], strict=True))
+        changes["upscale"] = workflow.upscale.model_copy(update=chosen)
+    for name in ("degrade", "evaluate"):
+        section = getattr(workflow, name)
+        if section is not None:
+            changes[name] = section.model_copy(update={"sensor": _plain_sensor(section.sensor)})
+    return workflow.model_copy(update=changes)
+
+
+def _plain_sensor(sensor: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if sensor is None else load_sensor(sensor).to_dict()
+
+
+def _engine(section: UpscaleSection) -> dict[str, Any]:
+    """The arguments of :func:`sciSR.upscale` that say how, not what."""
+    recipe = section.normalization
+    return {
+        "device": section.device,
+        "tile": section.tile,
+        "precision": section.precision,
+        "exact": section.exact,
+        "normalization": None if recipe is None else Normalization(**recipe.model_dump()),
+        "workers": section.workers,
+    }
+
+
+def _model_name(model: Model) -> str:
+    if isinstance(model, str):
+        return model
+    return model.card.name if model.card is not None else model.family
+
+
+def _factors(raster: Raster, result: Raster) -> dict[str, float]:
+    pairs = zip(raster.grid.axes, result.grid.shape, raster.grid.shape, strict=True)
+    return {axis: fine / coarse for axis, fine, coarse in pairs}
+
+
+def _central(raster: Raster) -> dict[str, slice]:
+    """The central part of a large raster, by axis; nothing for one that is small enough."""
+    count = math.prod(raster.shape)
+    if count <= _RESIDUAL_VALUES:
+        return {}
+    window = {}
+    if "t" in raster.axes:
+        size = raster.shape[raster.axes.index("t")]
+        window["t"] = slice(size // 2, size // 2 + 1)
+        count //= size
+    shrink = max(1.0, (count / _RESIDUAL_VALUES) ** (1 / len(raster.grid.shape)))
+    for axis, n in zip(raster.grid.axes, raster.grid.shape, strict=True):
+        kept = max(1, int(n / shrink))
+        window[axis] = slice((n - kept) // 2, (n - kept) // 2 + kept)
+    return window

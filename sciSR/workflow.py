@@ -1,0 +1,343 @@
+"""run_workflow(): the one place that joins settings, files and engines; writes the record beside each output."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sciSR.batch import Job, expand_inputs, input_files, pair_outputs
+from sciSR.config import Workflow, load_workflow, make_workflow
+from sciSR.console import LogWatcher, Watcher, one_line
+from sciSR.errors import SciSRError, SciSRWarning
+from sciSR.evaluation import ScoreTable
+from sciSR.io import open_raster, save_raster
+from sciSR.networks import weights_path
+from sciSR.preflight import check_workflow
+from sciSR.raster import Raster
+from sciSR.record import FileFact, RunRecord, is_record, is_remote, machine_facts, plain, read_record, version_facts
+from sciSR.remake import check_same, only_moves, recorded_workflow
+from sciSR.steps import (
+    Model,
+    coarsened,
+    engine_facts,
+    evaluated,
+    known_sensor,
+    load_model,
+    open_input,
+    refined,
+    residual,
+    resolved,
+)
+
+__all__ = ["Done", "Outcome", "run_workflow"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """One output that was made.
+
+    Attributes:
+        job: input and output.
+        record: what ``<name>.run.json`` says.
+        table: the scores of the evaluate step, or None.
+        files: everything that was written for it, the output first.
+    """
+
+    job: Job
+    record: RunRecord
+    table: ScoreTable | None
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a workflow gave.
+
+    Attributes:
+        done: the outputs, in the order of the inputs.
+        kept: outputs that were whole already and were kept (``resume``).
+        failed: inputs that could not be worked on, and why.
+        trained: the checkpoint that the train step made, or None.
+        training: what the training said of itself.
+    """
+
+    done: tuple[Done, ...] = ()
+    kept: tuple[Path, ...] = ()
+    failed: tuple[tuple[Job, Exception], ...] = ()
+    trained: Path | None = None
+    training: Mapping[str, Any] | None = None
+
+    @property
+    def table(self) -> ScoreTable | None:
+        """The scores of all outputs."""
+        tables = [done.table for done in self.done if done.table is not None]
+        return ScoreTable.join(tables) if tables else None
+
+
+def run_workflow(
+    workflow: str | os.PathLike[str] | Workflow | Mapping[str, Any],
+    *,
+    overrides: Iterable[str] = (),
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Do the steps of a workflow, or remake the output of a run record.
+
+    Errors that can be found before the work are found first. Of many inputs a bad one is reported to the watcher and
+    the others go on; a single bad one raises. A run record (``X.run.json``) is done again with the tile plan, device
+    and precision that it names, on inputs and weights that must have the recorded checksums, and must give the
+    recorded bytes.
+
+    Args:
+        workflow: a YAML file, a run record, a :class:`~sciSR.config.Workflow`, or its plain values.
+        overrides: changed settings, ``"upscale.scale=3"``.
+        output: folder or file instead of the workflow's.
+        overwrite: replace outputs that are there.
+        resume: keep outputs that are whole and made from the same bytes with the same settings, do the rest.
+        watcher: who is told of progress, warnings and failures; None: Python's logging.
+
+    Raises:
+        ConfigError: the workflow is not valid.
+        InputError: an input does not fit, or its bytes are not those of the record.
+        MissingFileError: an input is not there.
+        OutputExistsError: an output is there.
+        RunError: the work failed, or a remade output is not the recorded one.
+
+    Example:
+        >>> outcome = run_workflow({"input": "scan.nii.gz", "upscale": {"network": "cubic"}})  # doctest: +SKIP
+    """
+    follow = LogWatcher() if watcher is None else watcher
+    changes, again = list(overrides), None
+    if isinstance(workflow, (str, os.PathLike)) and is_record(workflow):
+        again = read_record(workflow)
+        plan = recorded_workflow(again, changes, os.fspath(workflow), follow)
+    elif isinstance(workflow, Workflow):
+        plan = make_workflow(workflow.model_dump(mode="json"), changes)
+    elif isinstance(workflow, Mapping):
+        plan = make_workflow(workflow, changes)
+    else:
+        plan = load_workflow(workflow, changes)
+    if output is not None:
+        place = plan.output.model_copy(update={"path": os.fspath(output)})
+        plan = plan.model_copy(update={"output": place})
+    outcome = _Run(plan, overwrite, resume, follow).all_of_it()
+    if again is not None and only_moves(changes):
+        for done in outcome.done:
+            check_same(again, done.record.output)
+            follow.say("the output is the recorded one, byte for byte")
+    return outcome
+
+
+class _Run:
+    """One workflow under way."""
+
+    def __init__(self, workflow: Workflow, overwrite: bool, resume: bool, watcher: Watcher) -> None:
+        self.workflow = workflow
+        self.overwrite = overwrite
+        self.resume = resume
+        self.watcher = watcher
+        self.model: Model | None = None
+        self.weights: FileFact | None = None
+        self.training: dict[str, Any] | None = None
+
+    def all_of_it(self) -> Outcome:
+        """Check, train, and work on each input."""
+        kept = tuple(job.output for job in self._jobs() if self._up_to_date(job)) if self.resume else ()
+        found = check_workflow(self.workflow, overwrite=self.overwrite, finished=kept)
+        if found.errors:
+            raise found.errors[0]
+        many = len(found.ready) + len(found.refused) + len(kept) > 1
+        if found.refused and not many:
+            raise found.refused[0][1]
+        for job, error in found.refused:
+            self._failed(job, error)
+        self.model = found.model
+        trained = self._train() if self.workflow.train is not None else None
+        self._load(trained)
+        done: list[Done] = []
+        failed: list[tuple[Job, Exception]] = list(found.refused)
+        for job in found.ready:
+            try:
+                done.append(self._one(job))
+            except (SciSRError, OSError, MemoryError) as error:
+                if not many:
+                    raise
+                self._failed(job, error)
+                failed.append((job, error))
+        return Outcome(tuple(done), kept, tuple(failed), trained, self.training)
+
+    def _jobs(self) -> list[Job]:
+        section, output = self.workflow.input, self.workflow.output
+        if section is None or (self.workflow.upscale is None and self.workflow.degrade is None):
+            return []
+        return pair_outputs(expand_inputs(section.path), output.path, suffix=output.suffix)
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        text = one_line(error)
+        self.watcher.problem(text if job.input in text or Path(job.input).name in text else f"{job.input}: {text}")
+
+    def _train(self) -> Path:
+        from sciSR.trainer import train_network
+
+        section = self.workflow.train
+        assert section is not None
+        trained = train_network(section, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
+        self.training = {"settings": section.model_dump(mode="json"), "scores": dict(trained.values).get("scores")}
+        self.watcher.say(f"weights  {trained.path}")
+        self.watcher.say(f"curve    {trained.curve}")
+        self.watcher.say(trained.table())
+        return trained.path
+
+    def _load(self, trained: Path | None) -> None:
+        """The model, and the facts of its file."""
+        section = self.workflow.upscale
+        if section is None:
+            return
+        name = section.network or str(trained)
+        if self.model is None:
+            self.model = load_model(name)
+        if not isinstance(self.model, str):
+            fact = FileFact.of(weights_path(name))
+            self.weights = replace(fact, path=name)
+
+    def _one(self, job: Job) -> Done:
+        """Work on one input: the output and its record, then the evaluation, then the pictures."""
+        clock = _Clock()
+        assert self.workflow.input is not None
+        with ThreadPoolExecutor(1) as reader:
+            facts = reader.submit(lambda: [FileFact.of(file) for file in input_files(job.input)])
+            with clock.step("plan"):
+                raster = open_input(self.workflow.input, job.input)
+                result = self._result(raster)
+            with clock.step("write"):
+                progress = self.watcher.step(job.output.name)
+                options = self.workflow.output.options
+                save_raster(result, job.output, overwrite=self.overwrite, progress=progress, **options)
+            with clock.step("checksum"):
+                record = self._record(job, facts.result(), FileFact.of(job.output), raster, result)
+        record = replace(record, timings=clock.seconds)
+        record.write(job.record)
+        self.watcher.say(_told(job, raster, result))
+        table: ScoreTable | None = None
+        drawn: list[Path] = []
+        if self.model is not None:
+            record, table, drawn = self._afterwards(job, raster, record, clock)
+            record.write(job.record)
+        self.watcher.say(f"record   {job.record}")
+        return Done(job, record, table, (job.output, job.record, *drawn))
+
+    def _result(self, raster: Raster) -> Raster:
+        if self.workflow.degrade is not None:
+            return coarsened(raster, self.workflow.degrade)
+        assert self.workflow.upscale is not None
+        assert self.model is not None
+        return refined(raster, self.model, self.workflow.upscale)
+
+    def _afterwards(
+        self, job: Job, raster: Raster, record: RunRecord, clock: _Clock
+    ) -> tuple[RunRecord, ScoreTable | None, list[Path]]:
+        """Consistency, evaluation and report of a finished output."""
+        assert self.model is not None
+        written = self._written(job)
+        with clock.step("consistency"):
+            sensor = known_sensor(self.model, self.workflow.evaluate, self.workflow.upscale)
+            record = replace(record, consistency=residual(raster, written, sensor))
+        table, judged = None, None
+        drawn: list[Path] = []
+        if self.workflow.evaluate is not None:
+            with clock.step("evaluate"):
+                table, judged = evaluated(self.workflow, raster, written, self.model, self.watcher.step("evaluating"))
+            self.watcher.say(f"\n{table}\n")
+            record = replace(record, evaluation=table.to_dict())
+        if self.workflow.report is not None:
+            from sciSR.drawing import draw_report
+
+            with clock.step("report"):
+                drawn = draw_report(self.workflow.report, job, raster, written, judged, table, record)
+            for path in drawn:
+                self.watcher.say(f"{'picture' if path.suffix == '.png' else 'report':8} {path}")
+        return replace(record, timings=clock.seconds), table, drawn
+
+    def _written(self, job: Job) -> Raster:
+        """The output, opened again; what its metadata warn of was said when the input was opened."""
+        assert self.workflow.input is not None
+        options = {k: v for k, v in self.workflow.input.options.items() if k in ("labels", "nodata")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SciSRWarning)
+            return open_raster(job.output, **options)
+
+    def _record(
+        self, job: Job, inputs: Sequence[FileFact], output: FileFact, raster: Raster, result: Raster
+    ) -> RunRecord:
+        engine = engine_facts(result)
+        model = None if self.workflow.upscale is None else self.workflow.upscale.network
+        if model is None and self.weights is not None:
+            model = self.weights.path
+        exact = resolved(self.workflow, job.input, str(job.output), engine, model)
+        return RunRecord(
+            workflow=exact.model_dump(mode="json"),
+            inputs=inputs,
+            weights=self.weights,
+            output=output,
+            engine=plain(engine),
+            grids={"input": _grid_facts(raster), "output": _grid_facts(result)},
+            trained=self.training,
+            versions=version_facts(),
+            machine=machine_facts(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _up_to_date(self, job: Job) -> bool:
+        """Whether the output is whole and would come out the same: its record names the same bytes and settings."""
+        if not job.record.is_file() or not job.output.is_file() or is_remote(job.input):
+            return False
+        try:
+            record = read_record(job.record)
+            for fact, file in zip(record.inputs, input_files(job.input), strict=True):
+                fact.verify(file)
+            record.output.verify(str(job.output))
+            before = make_workflow(record.workflow)
+            if record.weights is not None:
+                record.weights.verify(str(weights_path(record.weights.path)))
+        except (SciSRError, ValueError):
+            return False
+        section = self.workflow.upscale
+        made = None if before.upscale is None else before.upscale.network
+        model = made if section is None or section.network is None else section.network
+        now = resolved(self.workflow, job.input, str(job.output), record.engine, model)
+        judged = now.evaluate is None or record.evaluation is not None
+        return now == before and judged
+
+
+def _told(job: Job, raster: Raster, result: Raster) -> str:
+    """One line: what became what, and the spacing that was reached."""
+    sizes = " -> ".join("x".join(str(n) for n in r.shape[::-1]) for r in (raster, result))
+    spacing = "x".join(f"{v:.4g}" for v in list(result.grid.spacing.values())[::-1])
+    return f"output   {job.output}  ({sizes}, {spacing} {result.grid.unit or 'units'})"
+
+
+def _grid_facts(raster: Raster) -> dict[str, Any]:
+    return {**raster.grid.to_dict(), "spacing": raster.grid.spacing, "bounds": raster.grid.bounds, "axes": raster.axes}
+
+
+@dataclass
+class _Clock:
+    """Seconds per step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds = {**self.seconds, name: round(time.perf_counter() - start, 3)}
