@@ -146,9 +146,6 @@ def _profile(plan: Plan) -> dict[str, Any]:
 def _describe(dataset: Any, plan: Plan) -> None:
     """Set everything but the values."""
     facts, bands = plan.facts, plan.bands
-    if facts.gcps:
-        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z, id=i, info=t) for r, c, x, y, z, i, t in facts.gcps]
-        dataset.gcps = (points, CRS.from_wkt(facts.gcps_wkt) if facts.gcps_wkt else CRS())
     colors = dict(zip(bands, facts.colors, strict=True))
     scales, offsets = dict(zip(bands, facts.scales, strict=True)), dict(zip(bands, facts.offsets, strict=True))
     units = dict(zip(bands, facts.units, strict=True))
@@ -171,6 +168,13 @@ def _describe(dataset: Any, plan: Plan) -> None:
             dataset.set_band_description(band, names[band])
         _set_tags(dataset, band_tags[band], band)
     _set_tags(dataset, facts.tags, None)
+    if facts.gcps:
+        shift = _gcp_shift() if facts.tags.get("", {}).get("AREA_OR_POINT") == "Point" else 0.0
+        points = [
+            GroundControlPoint(row=r - shift, col=c - shift, x=x, y=y, z=z, id=i, info=t)
+            for r, c, x, y, z, i, t in facts.gcps
+        ]
+        dataset.gcps = (points, CRS.from_wkt(facts.gcps_wkt) if facts.gcps_wkt else CRS())
     if plan.provenance:
         dataset.update_tags(**plan.provenance)
     if plan.options["photometric"] == "palette":
