@@ -190,19 +190,19 @@ class _Degraded:
         cuts = [_cut(taps, part, self._bands(lead)) for taps, part in zip(self._taps, spatial, strict=True)]
         block = self._raster.read((*lead, *(cut[0] for cut in cuts)))
         values = self._tensor(block.values.astype(self.dtype))
-        mask = None if block.valid is None else self._tensor(block.valid).to(values.dtype)
-        if mask is not None:
-            values = torch.where(mask > 0, values, 0.0)
+        holes = None if block.valid is None else self._tensor(~block.valid).to(values.dtype)
+        if holes is not None:
+            values = torch.where(holes > 0, 0.0, values)
         for axis, (_, taps) in enumerate(cuts):
             if taps is not None:
                 values = apply_taps(values, axis + 2, *taps)
-                mask = None if mask is None else apply_taps(mask, axis + 2, *taps)
+                holes = None if holes is None else apply_taps(holes, axis + 2, *taps)
         shape = tuple(w.stop - w.start for w in window)
-        if mask is None:
-            valid = np.ones(shape, bool)
-        else:
-            valid = (mask >= 0.5).numpy().reshape(shape)
-            values = torch.where(mask >= 0.5, values / mask.clamp_min(0.5), 0.0)
+        valid = np.ones(shape, bool)
+        if holes is not None:
+            # the weight that is missing is exactly 0 far from holes, so blocks with and without holes agree
+            valid = (holes <= 0.5).numpy().reshape(shape)
+            values = torch.where(holes <= 0.5, values / (1 - holes).clamp_min(0.5), 0.0)
         coarse = values.numpy().reshape(shape)
         return (self._noisy(coarse, window) if self._sensor.noise.active else coarse), valid
 

@@ -120,14 +120,25 @@ def _sampling(n: int, size: int, kernels: tuple[Kernel, ...]) -> tuple[NDArray[n
 
 
 def sampling_taps(n: int, size: int, kernels: Sequence[Kernel]) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-    """Indices ``(size, k)`` and weights ``(size, k)``, or ``(c, size, k)`` for many kernels, of :func:`sample_axis`."""
+    """Indices ``(size, k)`` and weights ``(size, k)``, or ``(c, size, k)`` for many kernels, of :func:`sample_axis`.
+
+    Where a kernel falls between pixels, its weights are balanced so that their centre of mass is the sample's position:
+    a ramp stays a ramp.
+    """
     widest = max(kernels, key=lambda kernel: kernel.radius)
     positions = centres(n, size)
     first = np.ceil(positions - widest.radius - 1e-9).astype(np.int64)
     index = first[:, None] + np.arange(int(np.floor(2 * widest.radius + 1e-9)) + 1)
-    weight = np.stack([kernel(positions[:, None] - index) for kernel in kernels])
+    away = index - positions[:, None]
+    weight = np.stack([kernel(away) for kernel in kernels])
     weight /= weight.sum(axis=2, keepdims=True)
-    return mirrored(index, n), weight[0] if len(kernels) == 1 else weight
+    spread = np.abs(weight) * away
+    moment = (weight * away).sum(axis=2, keepdims=True)
+    weight -= spread * moment / np.maximum((spread * away).sum(axis=2, keepdims=True), 1e-12)
+    weight /= weight.sum(axis=2, keepdims=True)
+    keep = np.flatnonzero(np.abs(weight).max(axis=(0, 1)) > 0)
+    weight = weight[..., keep]
+    return mirrored(index[:, keep], n), weight[0] if len(kernels) == 1 else weight
 
 
 def resample_axis(x: Tensor, dim: int, size: int, *, kernel: Kernel | str = "cubic", antialias: bool = True) -> Tensor:
