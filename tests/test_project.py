@@ -71,7 +71,7 @@ def test_conda_environment_asks_for_what_the_package_asks_for() -> None:
 
 
 def test_pins_lie_within_the_bounds_and_are_complete() -> None:
-    pins = {}
+    pins: dict[str, str] = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split():
         name, _, version = line.partition("==")
         pins[canonicalize_name(name)] = version
