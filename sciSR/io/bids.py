@@ -122,7 +122,7 @@ def _follow_phase(result: dict[str, Any], before: _Axes, after: _Axes) -> None:
     refined = max(2, round(lines * before[axis][1] / after[axis][1]))
     for key in _ECHO_SPACING:
         if isinstance(result.get(key), (int, float)):
-            result[key] = _rounded(result[key] * (lines - 1) / (refined - 1))
+            result[key] *= (lines - 1) / (refined - 1)
     if "ReconMatrixPE" in result:
         result["ReconMatrixPE"] = refined
 
