@@ -46,7 +46,7 @@ def to_xarray(raster: Raster) -> xarray.DataArray:
     import xarray
 
     reader = _Filled(raster)
-    data = dask.array.from_array(
+    data = dask.array.from_array(  # type: ignore[no-untyped-call]  # dask has no types here
         reader,
         chunks=raster.source.chunks,
         name=False,
@@ -270,7 +270,7 @@ def _stated_affine(place: Mapping[str, Any], n: int) -> NDArray[np.float64] | No
         return np.array(place["center_affine"], dtype=np.float64).reshape(4, 4)
     if n == 2 and "GeoTransform" in place:
         c, a, b, f, d, e = (float(v) for v in str(place["GeoTransform"]).split())
-        return Grid((1, 1), [[a, b, c], [d, e, f], [0, 0, 1]]).center_affine
+        return Grid((1, 1), np.array([[a, b, c], [d, e, f], [0, 0, 1]])).center_affine
     return None
 
 

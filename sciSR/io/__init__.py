@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sciSR.errors import FormatError, MissingFileError, OutputExistsError, RunError
-from sciSR.io.adapter import FormatAdapter, WithCompanions, Writer
+from sciSR.io.adapter import FormatAdapter, WithCompanions, WithLeftovers, Writer
 from sciSR.raster import Block, Raster, Window
 
 __all__ = ["ADAPTERS", "adapter_for", "open_raster", "save_raster"]
@@ -28,6 +28,8 @@ ADAPTERS: dict[str, str] = {
     ".tif": "sciSR.io.geotiff:GeoTiffAdapter",
     ".tiff": "sciSR.io.geotiff:GeoTiffAdapter",
     ".vrt": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".jp2": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".zarr": "sciSR.io.zarr:ZarrAdapter",
 }
 """Ending of the file name -> ``module:class`` of its adapter, imported when needed."""
 
@@ -102,7 +104,9 @@ def save_raster(
         writer = adapter.create(raster, folder / target.name, **options)
         _pull(raster, writer, progress)
         for final in outputs(adapter, raster, target):
-            os.replace(folder / final.name, final)
+            _publish(folder / final.name, final)
+        for old in adapter.leftovers(target) if isinstance(adapter, WithLeftovers) else ():
+            old.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
     finally:
@@ -127,6 +131,13 @@ def outputs(adapter: FormatAdapter, raster: Raster, path: Path) -> tuple[Path, .
     """Every file that saving ``raster`` at ``path`` makes: what lies beside it first, the file itself last."""
     beside = adapter.companions(raster, path) if isinstance(adapter, WithCompanions) else ()
     return (*beside, *adapter.files(path))
+
+
+def _publish(made: Path, final: Path) -> None:
+    """Move what was made to its place; a folder of that name makes room first."""
+    if final.is_dir():
+        os.replace(final, made.with_name(f".old-{final.name}"))
+    os.replace(made, final)
 
 
 def _pull(raster: Raster, writer: Writer, progress: Progress | None) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["FormatAdapter", "WithCompanions", "Writer"]
+__all__ = ["FormatAdapter", "WithCompanions", "WithLeftovers", "Writer"]
 
 
 class Writer(Protocol):
@@ -91,4 +91,13 @@ class WithCompanions(Protocol):
 
     def companions(self, raster: Raster, path: Path) -> tuple[Path, ...]:
         """The files that writing ``raster`` to ``path`` makes beside it."""
+        ...
+
+
+@runtime_checkable
+class WithLeftovers(Protocol):
+    """An adapter whose format reads files beside the named one, which must not outlive the file they belonged to."""
+
+    def leftovers(self, path: Path) -> tuple[Path, ...]:
+        """Files beside an output at ``path`` that an earlier output of that name may have left; they are removed."""
         ...

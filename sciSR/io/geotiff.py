@@ -50,6 +50,10 @@ class GeoTiffAdapter:
         """The one file."""
         return (path,)
 
+    def leftovers(self, path: Path) -> tuple[Path, ...]:
+        """What GDAL would read beside a new file of that name: statistics, overviews and mask of an older one."""
+        return tuple(path.with_name(path.name + ending) for ending in (".aux.xml", ".ovr", ".msk"))
+
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
         """Raise what would make writing fail."""
         _known(options, _SAVE_OPTIONS, str(path))

@@ -59,6 +59,11 @@ class Plan:
     cog: bool
 
     @property
+    def wkt(self) -> str | None:
+        """The coordinate reference system as WKT."""
+        return None if self.facts.crs_wkt is None else str(CRS.from_user_input(self.facts.crs_wkt).to_wkt())
+
+    @property
     def bands(self) -> list[int]:
         """Band number of each channel."""
         numbers = list(range(1, self.shape[0] + 1 + (self.alpha is not None)))

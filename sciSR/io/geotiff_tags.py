@@ -85,8 +85,21 @@ class Facts:
     alpha: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Attribute -> value."""
         return dict(self.__dict__)
+
+    def to_json(self) -> dict[str, Any]:
+        """Values that JSON can hold; :meth:`from_json` is the inverse."""
+        return self.to_dict() | {"colormaps": [None if m is None else list(m.items()) for m in self.colormaps]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Facts:
+        """The facts of :meth:`to_json`'s values after they went through JSON, which knows no tuples."""
+        lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        lists["gcps"] = tuple(tuple(p) for p in values["gcps"])
+        tables = ({int(k): tuple(c) for k, c in m} if m is not None else None for m in values["colormaps"])
+        layout = {k: tuple(v) if k == "block" else v for k, v in values["layout"].items()}
+        return cls.from_dict({**values, **lists, "colormaps": tuple(tables), "layout": layout})
 
     @classmethod
     def from_dict(cls, items: Mapping[str, Any]) -> Facts:
