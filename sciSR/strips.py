@@ -6,7 +6,8 @@ that is asked for out of order is computed as a tile, see :mod:`sciSR.tiles`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciSR.depth_first import RowProgram
+from sciSR.journal import part_windows
 from sciSR.pipeline import in_background, read_ahead
 from sciSR.raster import Block, Window
-from sciSR.tiles import TileJob, UpscaledSource
+from sciSR.tiles import TileJob, UpscaledSource, gathered
 from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "strip_rows"]
@@ -66,25 +68,68 @@ class StripSource(UpscaledSource):
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, strip by strip."""
-        return in_background(self._strips())
+        return in_background(self._strips([(step, 0) for step in range(len(self._passes))]))
 
-    def _strips(self) -> Iterator[tuple[Window, Block]]:
-        shape, rows_axis = self.job.plan.shape, self.job.order[0]
+    @property
+    def parts(self) -> list[Window]:
+        """One strip each."""
+        lead = len(self.shape) - len(self.job.plan.shape)
+        if self.job.order[0] > 0:
+            return part_windows(self.shape, lead, "t" in self.job.raster.axes, _LOOSE * self.job.plan.scale[0])
+        return part_windows(self.shape, lead, "t" in self.job.raster.axes, self._rows * self.job.plan.scale[0])
+
+    def stream_parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, Block]]:
+        """The parts with these numbers; where one is skipped, the next is begun a receptive radius before it.
+
+        A strip that is begun in the middle has the same cuts as in a whole run, so its bytes are the same.
+        """
+        parts = self.parts
+        todo = deque(numbers)
+        per_pass = len(parts) // len(self._passes)
+        for first, last in _runs(numbers):
+            starts = [(n // per_pass, n % per_pass) for n in range(first, last + 1) if n == first or n % per_pass == 0]
+            waiting: list[tuple[Window, Block]] = []
+            stream = in_background(self._strips(starts, parts[last]))
+            while todo and todo[0] <= last:
+                window = parts[todo[0]]
+                need = int(np.prod([p.stop - p.start for p in window]))
+                while sum(block.values.size for _, block in _inside(waiting, window)) < need:
+                    waiting.append(next(stream))
+                yield todo.popleft(), gathered(_inside(waiting, window), window)
+                waiting = [entry for entry in waiting if not _before(entry[0], window)]
+            stream.close()  # type: ignore[attr-defined]
+
+    @property
+    def _passes(self) -> list[tuple[int | None, Window]]:
+        shape = self.job.plan.shape
         loose = [
             [slice(a, min(a + _LOOSE, n)) for a in range(0, n, _LOOSE)]
             for axis, n in enumerate(shape)
             if axis not in self.job.order
         ]
-        cuts = [slice(a, min(a + self._rows, shape[rows_axis])) for a in range(0, shape[rows_axis], self._rows)]
-        across = tuple(slice(0, n) for n in shape[rows_axis + 1 :])
-        passes = list(product(self.times, product(*loose)))
-        keys = ((time, (*outer, cut, *across)) for time, outer in passes for cut in cuts)
+        return [(time, outer) for time, outer in product(self.times, product(*loose))]
+
+    def _strips(self, starts: Sequence[tuple[int, int]], until: Window | None = None) -> Iterator[tuple[Window, Block]]:
+        """Passes by number, each from a strip on; ends after the block that completes ``until``."""
+        shape, axis = self.job.plan.shape, self.job.order[0]
+        across = tuple(slice(0, n) for n in shape[axis + 1 :])
+        passes = self._passes
+        cuts = [slice(a, min(a + self._rows, shape[axis])) for a in range(0, shape[axis], self._rows)]
+        radius = self.job.runner.network.spec.receptive_radius
+        assert radius is not None, "a network that runs by rows has a finite receptive radius"
+        back = -(-radius[0] // self._rows) + 1
+        plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]
+        keys = ((time, (*outer, cut, *across)) for time, outer, _, begin in plan for cut in cuts[begin:])
         strips = read_ahead(keys, self._load)
         with torch.inference_mode():
-            for time, outer in passes:
-                one = _Pass(self.job, self._program, time, outer, across)
-                for (_, window), (values, valid) in (next(strips) for _ in cuts):
-                    yield from one.feed(window, values, valid)
+            for time, outer, wanted, begin in plan:
+                one = _Pass(self.job, self._program, time, outer, across, cuts[begin].start)
+                skip = cuts[wanted].start if axis == 0 else 0
+                for (_, window), (values, valid) in (next(strips) for _ in cuts[begin:]):
+                    for at, block in one.feed(window, values, valid, skip):
+                        yield at, block
+                        if until is not None and all(p.stop >= u.stop for p, u in zip(at, until, strict=True)):
+                            return
 
     def _load(self, key: tuple[int | None, Window]) -> _Loaded:
         time, window = key
@@ -92,10 +137,41 @@ class StripSource(UpscaledSource):
         return values, valid
 
 
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each stretch of consecutive numbers."""
+    runs: list[tuple[int, int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], n)
+        else:
+            runs.append((n, n))
+    return runs
+
+
+def _inside(entries: Sequence[tuple[Window, Block]], window: Window) -> list[tuple[Window, Block]]:
+    """The part of each block that lies in ``window``."""
+    found = []
+    for at, block in entries:
+        start = [max(a.start, w.start) for a, w in zip(at, window, strict=True)]
+        stop = [min(a.stop, w.stop) for a, w in zip(at, window, strict=True)]
+        if all(a < b for a, b in zip(start, stop, strict=True)):
+            cut = tuple(slice(a - p.start, b - p.start) for a, b, p in zip(start, stop, at, strict=True))
+            valid = None if block.valid is None else block.valid[cut]
+            found.append((tuple(map(slice, start, stop)), Block(block.values[cut], valid)))
+    return found
+
+
+def _before(at: Window, window: Window) -> bool:
+    """Whether a block ends, in streaming order, no later than ``window``."""
+    return tuple(p.stop for p in at) <= tuple(p.stop for p in window)
+
+
 class _Pass:
     """One image or stack of loose slices on its way through the network."""
 
-    def __init__(self, job: TileJob, program: RowProgram, time: int | None, outer: Window, across: Window) -> None:
+    def __init__(
+        self, job: TileJob, program: RowProgram, time: int | None, outer: Window, across: Window, begin: int
+    ) -> None:
         self._job = job
         self._time = time
         self._outer = outer
@@ -107,15 +183,15 @@ class _Pass:
         self._reach = job.runner.network.interpolation_radius[0]
         self._fine: Tensor | None = None
         self._kept: Tensor | None = None
-        self._kept_from = 0
+        self._kept_from = begin
         self._valid: list[tuple[int, int, NDArray[Any] | None]] = []
-        self._fed = 0
-        self._given = 0
+        self._fed = begin
+        self._given = begin
 
     def feed(
-        self, window: Window, values: NDArray[np.float32], valid: NDArray[Any] | None
+        self, window: Window, values: NDArray[np.float32], valid: NDArray[Any] | None, skip: int
     ) -> Iterator[tuple[Window, Block]]:
-        """Take the next strip; give the refined rows that are ready."""
+        """Take the next strip; give the refined rows that are ready, from input row ``skip`` on."""
         runner = self._job.runner
         part = window[self._axis]
         x = torch.from_numpy(self._job.to_network_axes(values)).to(runner.device)
@@ -129,8 +205,12 @@ class _Pass:
         ready = self._given + (0 if self._fine is None else self._fine.shape[2] // self._scale)
         if not last:
             ready = min(ready, self._fed - self._reach)
+        if self._given < skip < ready:
+            self._give(skip)
         if ready > self._given:
-            yield self._give(ready)
+            done = self._give(ready)
+            if ready > skip:
+                yield done
 
     def _give(self, stop: int) -> tuple[Window, Block]:
         start, s = self._given, self._scale
@@ -146,7 +226,7 @@ class _Pass:
     def _base(self, start: int, stop: int) -> Tensor | None:
         """The interpolation of rows ``start`` to ``stop``, from kept rows with their neighbours."""
         assert self._kept is not None
-        low = max(0, start - self._reach)
+        low = max(self._kept_from, start - self._reach)
         high = min(self._total, stop + self._reach)
         rows = self._kept.narrow(2, low - self._kept_from, high - low)
         base = self._job.runner.network.interpolate(rows)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from sciSR.backends import Runner
 from sciSR.filling import fill_invalid
+from sciSR.journal import part_windows
 from sciSR.normalization import IntensityMap
 from sciSR.raster import Block, Raster, Window
 from sciSR.tiling import Tile, TilePlan
@@ -181,6 +182,16 @@ class UpscaledSource:
             **job.runner.record(),
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process gets: all but the tiles kept from before."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start with no tiles kept."""
+        self.__dict__.update(state)
+        self._cache = OrderedDict()
+        self._lock = threading.Lock()
+
     def read(self, window: Window) -> Block:
         """The values under ``window``: the tiles it meets are run, the last few kept for the next call."""
         lead = len(self._shape) - len(self.job.plan.shape)
@@ -200,7 +211,32 @@ class UpscaledSource:
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, tile by tile in order, several tiles under way."""
-        work = ((time, tile) for time, tile in product(self.times, self.job.plan))
+        return self._run(product(self.times, self.job.plan))
+
+    @property
+    def parts(self) -> list[Window]:
+        """One row of tiles each: a slab along the first spatial axis, one time step."""
+        plan = self.job.plan
+        lead = len(self._shape) - len(plan.shape)
+        return part_windows(self._shape, lead, "t" in self.job.raster.axes, plan.tile[0] * plan.scale[0])
+
+    def stream_parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, Block]]:
+        """The rows of tiles with these numbers, each whole."""
+        rows, across = self.job.plan.counts[0], self.job.plan.counts[1:]
+        parts = self.parts
+
+        def work() -> Iterator[tuple[int | None, Tile]]:
+            for number in numbers:
+                step, row = divmod(number, rows)
+                for position in np.ndindex(across):
+                    yield self.times[step], self.job.plan.at((row, *position))
+
+        blocks = self._run(work())
+        for number in numbers:
+            yield number, gathered([next(blocks) for _ in range(int(np.prod(across)))], parts[number])
+
+    def _run(self, work: Iterable[tuple[int | None, Tile]]) -> Iterator[tuple[Window, Block]]:
+        """The blocks of these tiles, in order."""
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(self.workers, initializer=_use_threads, initargs=(self._share(threads),)) as pool:
             under_way: deque[tuple[Window, Future[Block]]] = deque()
@@ -246,6 +282,20 @@ def _overlap(window: Window, other: Window) -> tuple[Window, Window]:
         target.append(slice(start - a.start, stop - a.start))
         source.append(slice(start - b.start, stop - b.start))
     return tuple(target), tuple(source)
+
+
+def gathered(blocks: Sequence[tuple[Window, Block]], window: Window) -> Block:
+    """One block of the whole ``window`` from blocks that cover it."""
+    if len(blocks) == 1:
+        return blocks[0][1]
+    values = np.empty(tuple(p.stop - p.start for p in window), blocks[0][1].values.dtype)
+    valid = None if all(block.valid is None for _, block in blocks) else np.ones(values.shape, bool)
+    for at, block in blocks:
+        target, _ = _overlap(window, at)
+        values[target] = block.values
+        if valid is not None and block.valid is not None:
+            valid[target] = block.valid
+    return Block(values, valid)
 
 
 def _use_threads(threads: int) -> None:

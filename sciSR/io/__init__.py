@@ -14,6 +14,7 @@ import numpy as np
 
 from sciSR.errors import FormatError, MissingFileError, OutputExistsError, RunError
 from sciSR.io.adapter import FormatAdapter, WithCompanions, WithLeftovers, Writer
+from sciSR.journal import Journal, journal_folder, journal_key, journalled
 from sciSR.raster import Block, Raster, Window
 
 __all__ = ["ADAPTERS", "adapter_for", "open_raster", "save_raster"]
@@ -76,6 +77,7 @@ def save_raster(
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Path:
@@ -85,6 +87,8 @@ def save_raster(
         raster: what to write; a lazy one is computed while it is written, never held whole.
         path: the output; its ending names the format.
         overwrite: replace what is there.
+        resume: keep finished parts in a folder beside the output, use those that a killed run of the same input, network
+            and settings left there, and remove them at the end; needs the disk space of the result in float32.
         progress: called with (values done, values in all).
         options: what the format understands; see its page.
 
@@ -99,6 +103,10 @@ def save_raster(
     adapter = adapter_for(target)
     check_target(raster, target, overwrite=overwrite, **options)
     target.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(journal_folder(target), journal_key(raster)) if resume else None
+    if journal is not None:
+        journal.open()
+        raster = journalled(raster, journal)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         writer = adapter.create(raster, folder / target.name, **options)
@@ -111,6 +119,8 @@ def save_raster(
         raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if journal is not None:
+        journal.remove()
     return target
 
 

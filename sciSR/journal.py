@@ -1,0 +1,178 @@
+"""Finished parts of a long computation, kept on disk, so that a killed run goes on where it stopped.
+
+A source that can be journalled cuts its values into *parts*: slabs along the first spatial axis over the whole of the
+others, one time step each. The journal is a folder beside the output that holds each finished part in one file, written
+under a temporary name and then moved. It belongs to one key, the checksum of input, network and settings; the parts of
+any other key are not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from sciSR.errors import InputError
+from sciSR.raster import Block, Raster, Window, windows
+
+__all__ = ["Journal", "PartedSource", "file_checksum", "journal_folder", "journal_key", "journalled"]
+
+
+@runtime_checkable
+class PartedSource(Protocol):
+    """A source that can compute chosen parts."""
+
+    @property
+    def parts(self) -> Sequence[Window]:
+        """The window of each part; together they cover everything once, in streaming order."""
+        ...
+
+    def stream_parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, Block]]:
+        """The parts with these rising numbers, one after the other; the same bytes whichever others were asked for."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """What decides the values, as plain values."""
+        ...
+
+
+class Journal:
+    """The finished parts in one folder.
+
+    Attributes:
+        folder: where they lie.
+        key: the computation that they belong to.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+
+    def open(self) -> None:
+        """Make the folder; parts that belong to another computation are removed."""
+        mark = self.folder / "key"
+        if self.folder.exists() and (not mark.exists() or mark.read_text() != self.key):
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(self.key)
+
+    def remove(self) -> None:
+        """Forget everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def has(self, number: int) -> bool:
+        """Whether the part is finished."""
+        return self._path(number).exists()
+
+    def read(self, number: int) -> Block:
+        """The finished part."""
+        with np.load(self._path(number), allow_pickle=False) as file:
+            values = file["values"]
+            valid = np.unpackbits(file["valid"], count=values.size) if "valid" in file else None
+        return Block(values, None if valid is None else valid.astype(bool).reshape(values.shape))
+
+    def write(self, number: int, block: Block) -> None:
+        """Keep a part; it is there whole or not at all."""
+        entries = {"values": block.values}
+        if block.valid is not None:
+            entries["valid"] = np.packbits(np.broadcast_to(block.valid, block.values.shape))
+        partial = self.folder / f"{number}.{os.getpid()}.partial"
+        with open(partial, "wb") as file:
+            np.savez(file, allow_pickle=False, **entries)
+        os.replace(partial, self._path(number))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:08d}.npz"
+
+
+def journal_folder(target: Path) -> Path:
+    """The folder for the parts of an output."""
+    return target.parent / f".{target.name}.resume"
+
+
+def journal_key(raster: Raster) -> str:
+    """Checksum of everything that decides the values: the source's record and the input file.
+
+    Raises:
+        InputError: the raster's source cannot be computed in parts, or its input is no file that can be told again.
+    """
+    if not isinstance(raster.source, PartedSource):
+        raise InputError(
+            f"{raster.name}: resume works on the result of a network, not on {type(raster.source).__name__}"
+        )
+    path = raster.metadata.path if raster.metadata is not None else None
+    if path is None or not Path(path).exists():
+        raise InputError(f"{raster.name}: resume needs an input that is a local file or folder; run without it")
+    facts = {"record": raster.source.record(), "input": file_checksum(Path(path)), "grid": raster.grid.to_dict()}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """sha256 of a file, or of all files under a folder with their names."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path)} {file_checksum(file)}\n".encode())
+        return digest.hexdigest()
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def journalled(raster: Raster, journal: Journal) -> Raster:
+    """The same raster, whose finished parts come from the journal and whose new ones go into it."""
+    assert isinstance(raster.source, PartedSource)
+    return raster.replace(source=_JournalledSource(raster, raster.source, journal))
+
+
+class _JournalledSource:
+    """A source that streams its parts through a journal."""
+
+    def __init__(self, raster: Raster, source: PartedSource, journal: Journal) -> None:
+        self._inner = raster.source
+        self._source = source
+        self._journal = journal
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._inner.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._inner.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        return self._inner.chunks
+
+    def read(self, window: Window) -> Block:
+        return self._inner.read(window)
+
+    def record(self) -> dict[str, Any]:
+        return self._source.record()
+
+    def stream(self) -> Iterator[tuple[Window, Block]]:
+        parts = self._source.parts
+        missing = [n for n in range(len(parts)) if not self._journal.has(n)]
+        new = self._source.stream_parts(tuple(missing))
+        for number, window in enumerate(parts):
+            if number in missing[:1]:
+                missing.pop(0)
+                found, block = next(new)
+                assert found == number
+                self._journal.write(number, block)
+            else:
+                block = self._journal.read(number)
+            yield window, block
+
+
+def part_windows(shape: tuple[int, ...], lead: int, times: bool, rows: int) -> list[Window]:
+    """Slabs of ``rows`` along the first spatial axis, one time step each if ``times``, whole along all other axes."""
+    chunks = [1 if times and axis == 0 else n for axis, n in enumerate(shape)]
+    chunks[lead] = rows
+    return list(windows(shape, tuple(chunks)))

@@ -1,0 +1,115 @@
+"""Parts on disk: the same bytes in any order, whole or not there, never another computation's."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sciSR.errors import InputError
+from sciSR.inference import upscale
+from sciSR.journal import Journal, PartedSource, file_checksum, journal_key, journalled
+from sciSR.raster import Block, Metadata, Raster
+from tests.test_inference import CASES, _network
+
+
+def _result(case: str, settings: dict[str, Any]) -> Raster:
+    raster, arguments = CASES[case]
+    return upscale(raster, _network(**arguments), precision="float32", **settings)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("settings", [{"tile": 16}, {"tile": "auto"}], ids=["tiles", "strips"])
+def test_chosen_parts_have_the_bytes_of_a_whole_run(
+    case: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: 6)
+    source = _result(case, settings).source
+    assert isinstance(source, PartedSource)
+    parts = source.parts
+    whole = dict(source.stream_parts(range(len(parts))))
+    assert len(whole) == len(parts)
+    stream = np.zeros(_result(case, settings).shape, np.float32)
+    for window, block in _result(case, settings).stream():
+        stream[window] = block.values
+    for number, window in enumerate(parts):
+        np.testing.assert_array_equal(whole[number].values, stream[window])
+    chosen = [n for n in range(len(parts)) if n % 3 != 0]
+    for number, block in source.stream_parts(chosen):
+        np.testing.assert_array_equal(block.values, whole[number].values)
+        if block.valid is not None:
+            np.testing.assert_array_equal(block.valid, whole[number].valid)
+
+
+def test_parts_come_back_as_they_were_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "key")
+    journal.open()
+    rng = np.random.default_rng(0)
+    block = Block(rng.normal(size=(3, 5, 7)).astype(np.float32), rng.random((3, 5, 7)) > 0.5)
+    journal.write(4, block)
+    back = Journal(tmp_path / "j", "key").read(4)
+    np.testing.assert_array_equal(back.values, block.values)
+    np.testing.assert_array_equal(back.valid, block.valid)
+    assert not journal.has(3)
+
+
+def test_parts_of_another_computation_are_dropped(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "j", "one")
+    first.open()
+    first.write(0, Block(np.zeros(3)))
+    same = Journal(tmp_path / "j", "one")
+    same.open()
+    assert same.has(0)
+    other = Journal(tmp_path / "j", "two")
+    other.open()
+    assert not other.has(0)
+
+
+def test_a_journalled_run_computes_only_what_is_missing(tmp_path: Path) -> None:
+    result = _result("volume", {"tile": 8})
+    journal = Journal(tmp_path / "j", "key")
+    journal.open()
+    values = np.concatenate([b.values for _, b in journalled(result, journal).stream()])
+    source = result.source
+    assert isinstance(source, PartedSource)
+    count = len(source.parts)
+    assert count > 2
+    (tmp_path / "j" / "part-00000001.npz").unlink()
+    asked: list[int] = []
+    original = type(source).stream_parts
+
+    def watched(self: Any, numbers: Any) -> Any:
+        asked.extend(numbers)
+        return original(self, numbers)
+
+    type(source).stream_parts = watched  # type: ignore[method-assign]
+    try:
+        again = np.concatenate([b.values for _, b in journalled(result, journal).stream()])
+    finally:
+        type(source).stream_parts = original  # type: ignore[method-assign]
+    np.testing.assert_array_equal(again, values)
+    assert asked == [1]
+
+
+def test_the_key_knows_input_and_settings(tmp_path: Path) -> None:
+    file = tmp_path / "in.bin"
+    file.write_bytes(b"one")
+    raster, arguments = CASES["volume"]
+    named = raster.replace(metadata=Metadata("x", raster.grid, path=str(file)))
+    network = _network(**arguments)
+    keys = [journal_key(upscale(named, network, tile=t)) for t in (8, 8, 16)]
+    assert keys[0] == keys[1] != keys[2]
+    file.write_bytes(b"two")
+    assert journal_key(upscale(named, network, tile=8)) != keys[0]
+    with pytest.raises(InputError, match="local file"):
+        journal_key(upscale(raster, network, tile=8))
+
+
+def test_the_checksum_of_a_folder_follows_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert file_checksum(tmp_path / "a") == file_checksum(tmp_path / "b")
+    (tmp_path / "b" / "x").write_bytes(b"2")
+    assert file_checksum(tmp_path / "a") != file_checksum(tmp_path / "b")
