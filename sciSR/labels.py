@@ -54,10 +54,16 @@ def check_labels(raster: Raster, labels: bool | None = None) -> bool:
 
 
 def is_label_map(raster: Raster) -> bool:
-    """Whether the file calls itself labels, or holds 2 to :data:`MOST_LABELS` distinct whole numbers."""
+    """Whether the file calls itself labels, or holds 2 to :data:`MOST_LABELS` distinct whole numbers in regions.
+
+    Beyond that many pixels some neighbours along every axis must be equal: classes fill regions, while a ramp of few
+    whole numbers is no map.
+    """
     if _intent(raster):
         return True
     found: NDArray[Any] = np.empty(0)
+    spatial = len(raster.grid.shape)
+    compared, equal = np.zeros(spatial, bool), np.zeros(spatial, bool)
     for _, block in raster.stream():
         values = block.values if block.valid is None else block.values[block.valid]
         values = values.ravel()
@@ -67,7 +73,12 @@ def is_label_map(raster: Raster) -> bool:
             found = np.union1d(found, np.unique(part))
             if len(found) > MOST_LABELS:
                 return False
-    return len(found) >= 2
+        for i, axis in enumerate(range(block.values.ndim - spatial, block.values.ndim)):
+            if block.values.shape[axis] > 1 and not equal[i]:
+                compared[i] = True
+                equal[i] = bool((np.diff(block.values, axis=axis) == 0).any())
+    regions = np.prod(raster.shape) <= MOST_LABELS or bool((equal | ~compared).all())
+    return len(found) >= 2 and bool(regions)
 
 
 def upscale_labels(raster: Raster, shape: tuple[int, ...], method: Literal["nearest", "linear"] = "nearest") -> Raster:

@@ -53,6 +53,8 @@ def test_few_distinct_whole_numbers_are_labels(values: NDArray[Any]) -> None:
         np.arange(MOST_LABELS + 1, dtype=np.uint8).reshape(1, 1, -1),
         RNG.normal(0, 100, (5, 5, 5)).astype(np.int16),
         np.array([[[0.0, 1.0, np.inf]]]),
+        np.broadcast_to(np.arange(12.0), (6, 5, 12)),
+        np.add.outer(np.arange(6), np.add.outer(np.arange(5), np.arange(12))).astype(np.int16),
     ],
 )
 def test_images_and_constants_are_not(values: NDArray[Any]) -> None:
