@@ -20,7 +20,7 @@ from rasterio.windows import Window as RasterioWindow
 from sciSR.errors import GeometryError
 from sciSR.grid import Grid
 from sciSR.io.assemble import ChunkAssembler
-from sciSR.io.cog import to_cog
+from sciSR.io.geotiff_cog import to_cog
 from sciSR.io.geotiff_plan import Plan
 from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_tags import pixel_map
