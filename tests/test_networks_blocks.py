@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sciSR.networks.blocks import MeanShift, SubpixelUpsampler, icnr_, pixel_shuffle_nd, stages, whole_scale
+from sciSR.networks.blocks import MeanShift, pad_to_multiple, whole_scale
+from sciSR.networks.shuffle import icnr_, pixel_shuffle_nd, pixel_unshuffle_nd, stages
+from sciSR.networks.upsamplers import SubpixelUpsampler, transposed_convolution
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -78,3 +80,35 @@ def test_mean_shifts_undo_each_other_and_none_does_nothing() -> None:
     assert torch.allclose(away(x)[0, :, 0, 0], x[0, :, 0, 0] - torch.tensor([1.0, -2.0]))
     torch.testing.assert_close(back(away(x)), x)
     assert MeanShift(2, None, 1.0)(x) is x
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 1), (2, 3, 4)])
+def test_unshuffle_undoes_shuffle(factors: tuple[int, ...]) -> None:
+    x = torch.randn(2, 48, 3, 4, 5) if len(factors) == 3 else torch.randn(2, 12, 4, 5)
+    assert torch.equal(pixel_unshuffle_nd(pixel_shuffle_nd(x, factors), factors), x)
+
+
+def test_equal_factors_in_2d_are_torchs_pixel_unshuffle() -> None:
+    x = torch.randn(2, 3, 6, 9)
+    assert torch.equal(pixel_unshuffle_nd(x, (3, 3)), nn.PixelUnshuffle(3)(x))
+
+
+@pytest.mark.parametrize("shape", [(9, 16), (5, 6), (8, 8)])
+def test_padding_mirrors_as_torch_does(shape: tuple[int, int]) -> None:
+    x = torch.randn(1, 2, *shape)
+    bottom, right = -shape[0] % 8, -shape[1] % 8
+    if bottom < shape[0] and right < shape[1]:
+        assert torch.equal(pad_to_multiple(x, 8), nn.functional.pad(x, (0, right, 0, bottom), "reflect"))
+    assert pad_to_multiple(x[..., :1, :1], 8).shape == (1, 2, 8, 8)
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 1), (4, 1, 2), (5, 5)])
+def test_transposed_convolution_refines_and_is_centred(factors: tuple[int, ...]) -> None:
+    layer = transposed_convolution(len(factors), 1, 1, factors)
+    for parameter in layer.parameters():
+        nn.init.ones_(parameter)
+    x = torch.zeros(1, 1, *(7,) * len(factors))
+    x[(0, 0, *(3,) * len(factors))] = 1
+    y = layer(x) - 1
+    assert y.shape[2:] == tuple(7 * f for f in factors)
+    assert torch.equal(y, y.flip(*range(2, y.dim())))

@@ -5,7 +5,6 @@ No block normalises: batch and instance norm lose the absolute intensities and b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,23 +13,18 @@ from torch import Tensor, nn
 
 from sciSR.errors import InputError
 from sciSR.grid import SPATIAL_AXES, scale_per_axis
+from sciSR.networks.shuffle import PixelShuffle
 
 __all__ = [
     "MeanShift",
     "PixelShuffle",
     "ResidualBlock",
-    "SubpixelUpsampler",
     "axes_of",
     "convolution",
-    "icnr_",
-    "pixel_shuffle_nd",
-    "stages",
+    "pad_to_multiple",
     "whole_scale",
     "zero_",
 ]
-
-Activation = str | tuple[str, dict[str, object]]
-"""An activation as MONAI names it: ``"relu"``, ``("leakyrelu", {"negative_slope": 0.2})``."""
 
 
 def axes_of(ndim: int) -> tuple[str, ...]:
@@ -81,9 +75,8 @@ def convolution(
     stride: int = 1,
     groups: int = 1,
     bias: bool = True,
-    act: Activation | None = None,
 ) -> Convolution:
-    """A convolution that keeps the size (zeros around the image), without norm, activated if asked for."""
+    """A convolution padded with zeros to keep the size (divided by ``stride``), without norm or activation."""
     return Convolution(
         spatial_dims=ndim,
         in_channels=in_channels,
@@ -92,114 +85,30 @@ def convolution(
         strides=stride,
         groups=groups,
         bias=bias,
-        act=act,
         norm=None,
-        conv_only=act is None,
+        conv_only=True,
     )
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """``x`` with its far edges mirrored (the edge pixel not repeated) up to a multiple of pixels per spatial axis.
+
+    Any size will do: an image smaller than what is added is mirrored again and again.
+    """
+    for dim in range(2, x.dim()):
+        n = x.shape[dim]
+        extra = -n % multiple
+        if extra:
+            period = max(1, 2 * n - 2)
+            rows = [min(k % period, period - k % period) for k in range(n, n + extra)]
+            x = torch.cat([x, x.index_select(dim, torch.tensor(rows, device=x.device))], dim)
+    return x
 
 
 def zero_(layer: nn.Module) -> nn.Module:
     """``layer`` with all parameters zero, so that what it ends adds nothing before training."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-    return layer
-
-
-def pixel_shuffle_nd(x: Tensor, factors: Sequence[int]) -> Tensor:
-    """Channels rearranged into finer pixels, a factor per axis.
-
-    The channel of output pixel ``(i, j, …)`` inside its coarse pixel is ``((c * f1 + i) * f2 + j) …``, which for equal
-    factors in two dimensions is the order of :class:`torch.nn.PixelShuffle` (Shi 2016, arXiv:1609.05158).
-
-    Args:
-        x: ``(b, c * f1 * f2 …, [z,] y, x)``.
-        factors: whole factor per spatial axis.
-
-    Example:
-        >>> pixel_shuffle_nd(torch.arange(4.0).reshape(1, 4, 1, 1), (4, 1)).flatten().tolist()
-        [0.0, 1.0, 2.0, 3.0]
-    """
-    n = len(factors)
-    size = x.shape[2:]
-    channels = x.shape[1] // math.prod(factors)
-    parts = x.reshape(x.shape[0], channels, *factors, *size)
-    order = [0, 1]
-    for axis in range(n):
-        order += [2 + n + axis, 2 + axis]
-    return parts.permute(order).reshape(x.shape[0], channels, *(m * f for m, f in zip(size, factors, strict=True)))
-
-
-class PixelShuffle(nn.Module):
-    """:func:`pixel_shuffle_nd` as a layer."""
-
-    def __init__(self, factors: Sequence[int]) -> None:
-        super().__init__()
-        self.factors = tuple(factors)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Finer pixels, fewer channels."""
-        return pixel_shuffle_nd(x, self.factors)
-
-    def extra_repr(self) -> str:
-        """The factors."""
-        return f"factors={self.factors}"
-
-
-def icnr_(layer: nn.Module, factors: Sequence[int]) -> nn.Module:
-    """``layer``, a convolution before a pixel shuffle, initialised as convolution and nearest neighbour, bias zero.
-
-    All sub-pixels of a coarse pixel start equal, so that there is no checkerboard (Aitken 2017, arXiv:1707.02937).
-    """
-    group = math.prod(factors)
-    for name, parameter in layer.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        else:
-            with torch.no_grad():
-                parameter.copy_(parameter[::group].repeat_interleave(group, dim=0))
-    return layer
-
-
-def stages(scale: Sequence[int]) -> list[tuple[int, ...]]:
-    """``scale`` as a product of small steps per axis, as EDSR takes them: 4 is 2 by 2, 3 is one step.
-
-    Example:
-        >>> stages((4, 1, 1)), stages((3, 2))
-        ([(2, 1, 1), (2, 1, 1)], [(3, 2)])
-    """
-    factors = [_primes(s) for s in scale]
-    count = max(len(f) for f in factors)
-    return [tuple(f[k] if k < len(f) else 1 for f in factors) for k in range(count)]
-
-
-def _primes(n: int) -> list[int]:
-    found, p = [], 2
-    while n > 1:
-        while n % p == 0:
-            found.append(p)
-            n //= p
-        p += 1
-    return found
-
-
-class SubpixelUpsampler(nn.Sequential):
-    """Convolution and pixel shuffle per stage of ``scale``, ICNR-initialised; nothing at all where the scale is 1."""
-
-    def __init__(self, ndim: int, features: int, scale: Sequence[int], *, act: Activation | None = None) -> None:
-        layers: list[nn.Module] = []
-        for factors in stages(scale):
-            layers.append(icnr_(convolution(ndim, features, features * math.prod(factors)), factors))
-            layers.append(PixelShuffle(factors))
-            if act is not None:
-                layers.append(activation(act))
-        super().__init__(*layers)
-
-
-def activation(act: Activation) -> nn.Module:
-    """The activation layer that MONAI knows by this name."""
-    from monai.networks.layers.utils import get_act_layer
-
-    layer: nn.Module = get_act_layer(act)
     return layer
 
 

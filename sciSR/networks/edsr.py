@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from sciSR.networks import receptive
-from sciSR.networks.blocks import MeanShift, ResidualBlock, SubpixelUpsampler, convolution, stages, zero_
+from sciSR.networks.blocks import MeanShift, ResidualBlock, convolution, zero_
 from sciSR.networks.family import AnySkip, Family, Scale
 from sciSR.networks.receptive import Reach
+from sciSR.networks.upsamplers import SubpixelUpsampler, upsampler_path
 
 __all__ = ["EDSR"]
 
@@ -88,8 +89,3 @@ class EDSR(Family):
         """Head, two convolutions a block, the body's last, then the upsampler's and the tail."""
         inside = [receptive.conv(3)] * (2 + 2 * self.blocks)
         return [*inside, *upsampler_path(self.scale, axis), receptive.conv(3)]
-
-
-def upsampler_path(scale: Sequence[int], axis: int) -> list[Reach]:
-    """Reaches of a :class:`~sciSR.networks.blocks.SubpixelUpsampler` along one axis."""
-    return [r for factors in stages(scale) for r in (receptive.conv(3), receptive.up(factors[axis]))]

@@ -55,7 +55,7 @@ class Family(SRNetwork):
         self.skip = None if skip is None else Skip.of(skip)
         self.value_range = value_range
         for name, value in own.items():
-            if name in _COUNTS:
+            if name in _COUNTS and not isinstance(value, tuple):
                 _count(name, value)
         if self.skip is not None:
             self.skip.check(ndim, self.scale)

@@ -84,7 +84,7 @@ class Skip:
 
     def _path(self, scale: tuple[int, ...], axis: int) -> list[Reach]:
         s = scale[axis]
-        own = 0 if self.kernel == "nearest" or s == 1 else math.ceil(KERNELS[self.kernel].radius)
+        own = 0 if self.kernel == "nearest" else math.ceil(KERNELS[self.kernel].radius)
         path: list[Reach] = [taps(own, s)]
         if self.sensor is None or s == 1:
             return path
