@@ -25,7 +25,25 @@ __all__ = [
 ]
 
 NETWORKS: dict[str, str] = {
+    "carn": "sciSR.networks.carn:CARN",
+    "drrn": "sciSR.networks.drrn:DRRN",
     "edsr": "sciSR.networks.edsr:EDSR",
+    "encoder_decoder": "sciSR.networks.unet:EncoderDecoder",
+    "espcn": "sciSR.networks.espcn:ESPCN",
+    "fsrcnn": "sciSR.networks.fsrcnn:FSRCNN",
+    "imdn": "sciSR.networks.imdn:IMDN",
+    "mdcsrn": "sciSR.networks.mdcsrn:MDCSRN",
+    "mobile": "sciSR.networks.mobile:MobileSR",
+    "msrresnet": "sciSR.networks.srresnet:MSRResNet",
+    "rcan": "sciSR.networks.rcan:RCAN",
+    "rdn": "sciSR.networks.rdn:RDN",
+    "rrdbnet": "sciSR.networks.rrdb:RRDBNet",
+    "srcnn": "sciSR.networks.srcnn:SRCNN",
+    "srresnet": "sciSR.networks.srresnet:SRResNet",
+    "srvgg": "sciSR.networks.srvgg:SRVGG",
+    "swinir": "sciSR.networks.swinir:SwinIR",
+    "unet": "sciSR.networks.unet:UNet",
+    "vdsr": "sciSR.networks.vdsr:VDSR",
 }
 """Name of a family -> ``module:class``, imported when needed."""
 
