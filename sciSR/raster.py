@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -125,8 +124,8 @@ class Raster:
     encoding: Encoding
     time: TimeAxis | None = None
     metadata: Metadata | None = None
-    auxiliary: Mapping[str, Raster] = field(default_factory=lambda: MappingProxyType({}))
-    provenance: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    auxiliary: Mapping[str, Raster] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
     name: str = "raster"
 
     def __post_init__(self) -> None:

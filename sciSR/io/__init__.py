@@ -87,8 +87,8 @@ def save_raster(
         raster: what to write; a lazy one is computed while it is written, never held whole.
         path: the output; its ending names the format.
         overwrite: replace what is there.
-        resume: keep finished parts in a folder beside the output, use those that a killed run of the same input, network
-            and settings left there, and remove them at the end; needs the disk space of the result in float32.
+        resume: keep finished parts in a folder beside the output, use those that a killed run of the same input,
+            network and settings left there, and remove them at the end; needs the disk space of the result in float32.
         progress: called with (values done, values in all).
         options: what the format understands; see its page.
 
@@ -107,7 +107,7 @@ def save_raster(
     if journal is not None:
         journal.open()
         raster = journalled(raster, journal)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    folder = _workplace(target, journal)
     try:
         writer = adapter.create(raster, folder / target.name, **options)
         _pull(raster, writer, progress)
@@ -122,6 +122,16 @@ def save_raster(
     if journal is not None:
         journal.remove()
     return target
+
+
+def _workplace(target: Path, journal: Journal | None) -> Path:
+    """A new folder on the output's own disk; with a journal always the same one, so that a kill leaves no stray."""
+    if journal is None:
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    folder = journal.folder / "output"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def check_target(raster: Raster, path: str | os.PathLike[str], *, overwrite: bool = False, **options: Any) -> None:
