@@ -290,7 +290,10 @@ def _file_options(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--labels", action="store_true", default=_GIVEN, help="the input is a label map")
     labels.add_argument("--not-labels", action="store_false", default=_GIVEN, dest="labels", help="it is none")
     group.add_argument("--offset", default=_GIVEN, type=float, help="radiometric offset the file does not state")
+    group.add_argument("--nodata", default=_GIVEN, type=float, help="value that means no value, unstated in the file")
     group.add_argument("--suffix", default=_GIVEN, help="ending of the outputs in a folder, such as .tif")
+    group.add_argument("--dtype", default=_GIVEN, help="stored number type, such as float32; default the input's")
+    group.add_argument("--compress", default=_GIVEN, help="of a GeoTIFF: deflate, zstd, lzw, none")
     group.add_argument("--cog", action="store_true", default=_GIVEN, help="write cloud-optimised GeoTIFF")
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from sciSR.classical import CLASSICAL
 from sciSR.config import DegradeSection, EvaluateSection, InputSection, UpscaleSection, Workflow
+from sciSR.consistency import residual
 from sciSR.console import Progress
 from sciSR.degradation import Sensor, degrade, load_sensor
 from sciSR.errors import InputError
 from sciSR.evaluation import ScoreTable, WaldResult, evaluate, wald
-from sciSR.evaluation.comparison import consistency
 from sciSR.inference import upscale
 from sciSR.io import open_raster
+from sciSR.labels import check_labels, upscale_labels
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
@@ -24,13 +25,13 @@ from sciSR.raster import Raster
 __all__ = [
     "Model",
     "coarsened",
+    "consistency_facts",
     "engine_facts",
     "evaluated",
     "known_sensor",
     "load_model",
     "open_input",
     "refined",
-    "residual",
     "resolved",
 ]
 
@@ -52,14 +53,32 @@ def load_model(name: str) -> Model:
 
 
 def refined(raster: Raster, model: Model, section: UpscaleSection, **changes: Any) -> Raster:
-    """The lazy result of the upscale step; ``changes`` replace arguments of :func:`sciSR.upscale`."""
+    """The lazy result of the upscale step; ``changes`` replace arguments of :func:`sciSR.upscale`.
+
+    A label map is refined as classes onto the grid that the model would give: by nearest neighbour, or, where the model
+    is ``linear``, by the greatest interpolated share.
+
+    Raises:
+        InputError: model and raster do not fit, or it looks like a label map and nobody said what it is.
+    """
     arguments: dict[str, Any] = {
         "scale": section.scale,
         "target_spacing": section.target_spacing,
         "sensor": None if section.sensor is None else load_sensor(section.sensor),
         **_engine(section),
     }
-    return upscale(raster, model, **{**arguments, **changes})
+    if not _holds_classes(raster):
+        return upscale(raster, model, **{**arguments, **changes})
+    plain = {"precision": "float32", "normalization": Normalization(), "device": "cpu"}
+    result = upscale(raster, model, **{**arguments, **plain})
+    classes = upscale_labels(raster, result.grid.shape, "linear" if model == "linear" else "nearest")
+    return classes.replace(grid=result.grid, provenance={**result.provenance, "SCISR_MODEL": "classes"})
+
+
+def _holds_classes(raster: Raster) -> bool:
+    """Whether to refine as classes. What a scene holds its file says (a palette); a volume may have to be looked at."""
+    said = None if raster.metadata is None else raster.metadata.items.get("labels")
+    return bool(said) if len(raster.grid.shape) == 2 else check_labels(raster)
 
 
 def coarsened(raster: Raster, section: DegradeSection) -> Raster:
@@ -112,8 +131,8 @@ def evaluated(
     return judged.table, judged
 
 
-def residual(raster: Raster, result: Raster, sensor: Sensor | None) -> dict[str, Any] | None:
-    """How far the result, degraded again, is from the input, in the input's unit; on its centre if it is large.
+def consistency_facts(raster: Raster, result: Raster, sensor: Sensor | None) -> dict[str, Any] | None:
+    """How far the result, degraded again, is from the input; on the centre of a large one, so that it costs little.
 
     None where no sensor is known, or a large raster has a factor that is not whole.
     """
@@ -129,7 +148,7 @@ def residual(raster: Raster, result: Raster, sensor: Sensor | None) -> dict[str,
     }
     low, high = raster.crop(**window), result.crop(**fine)
     told = {axis: [part.start, part.stop] for axis, part in window.items()} or "all of the input"
-    return {"rmse": consistency(high, low, sensor), "unit": raster.unit, "sensor": sensor.to_dict(), "on": told}
+    return {**residual(high, low, sensor).to_dict(), "unit": raster.unit, "on": told}
 
 
 def known_sensor(model: Model, section: EvaluateSection | None, settings: UpscaleSection | None) -> Sensor | None:

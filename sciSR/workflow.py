@@ -27,13 +27,13 @@ from sciSR.remake import check_same, only_moves, recorded_workflow
 from sciSR.steps import (
     Model,
     coarsened,
+    consistency_facts,
     engine_facts,
     evaluated,
     known_sensor,
     load_model,
     open_input,
     refined,
-    residual,
     resolved,
 )
 
@@ -251,7 +251,9 @@ class _Run:
         written = self._written(job)
         with clock.step("consistency"):
             sensor = known_sensor(self.model, self.workflow.evaluate, self.workflow.upscale)
-            record = replace(record, consistency=residual(raster, written, sensor))
+            record = replace(record, consistency=consistency_facts(raster, written, sensor))
+            if record.consistency is not None:
+                self.watcher.say(_consistent(record.consistency))
         table, judged = None, None
         drawn: list[Path] = []
         if self.workflow.evaluate is not None:
@@ -324,6 +326,14 @@ def _told(job: Job, raster: Raster, result: Raster) -> str:
     sizes = " -> ".join("x".join(str(n) for n in r.shape[::-1]) for r in (raster, result))
     spacing = "x".join(f"{v:.4g}" for v in list(result.grid.spacing.values())[::-1])
     return f"output   {job.output}  ({sizes}, {spacing} {result.grid.unit or 'units'})"
+
+
+def _consistent(facts: Mapping[str, Any]) -> str:
+    unit = f" {facts['unit']}" if facts["unit"] else ""
+    return (
+        f"explains the input to {facts['relative']:.2%} of its range (RMSE {facts['rmse']:.4g}{unit} when degraded "
+        f"again, sensor {facts['sensor']})"
+    )
 
 
 def _grid_facts(raster: Raster) -> dict[str, Any]:

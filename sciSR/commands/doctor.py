@@ -68,7 +68,9 @@ def findings() -> dict[str, Any]:
         "weights": list_weights(),
     }
     extras = {name: _installed(name) or f"not installed ({use})" for name, use in _EXTRAS.items()}
-    found: dict[str, Any] = plain({"versions": version_facts(), "machine": machine, "installation": place, "optional": extras})
+    found: dict[str, Any] = plain(
+        {"versions": version_facts(), "machine": machine, "installation": place, "optional": extras}
+    )
     return found
 
 

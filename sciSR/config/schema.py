@@ -79,7 +79,7 @@ class OutputSection(Section):
     suffix: str | None = None
     """Ending of the results' names (``.nii.gz``, ``.tif``), for another format than the input's."""
     dtype: Literal["uint8", "int16", "uint16", "int32", "float32", "float64"] | None = None
-    """Number type of a volume's stored values; null: as the input."""
+    """Number type of the stored values; null: as the input."""
     version: Literal[1, 2] | None = None
     """NIfTI version; null: as the input, 2 where it must be."""
     cog: bool | None = None
