@@ -39,14 +39,11 @@ def described(head: Header, raster: Raster, used: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "version": f"NIfTI-{head.version}, " + ("single file" if head.single else "pair"),
         "byte order": "little" if head.byteorder == "<" else "big",
-        "orientation": f"{orientation(raster)} (x, y, z grow towards)",
-        "extent": {axis: raster.grid.spacing[axis] * n for axis, n in _sizes(raster)},
+        "orientation": f"{orientation(raster)} (towards these x, y and z grow)",
         "qform": _form(int(fields["qform_code"])),
         "sform": _form(int(fields["sform_code"])),
         "placed by": used if used != "pixdim" else "pixdim alone: the file states spacing, but no position",
         "file unit": _UNITS.get(int(fields["xyzt_units"]) & 7, "unknown, taken as mm"),
-        "slope": raster.encoding.scale[0],
-        "intercept": raster.encoding.offset[0],
         "intent": _intent(fields),
         "descrip": _text(fields["descrip"]),
         "aux_file": _text(fields["aux_file"]),
@@ -57,10 +54,6 @@ def described(head: Header, raster: Raster, used: str) -> dict[str, Any]:
         "sidecar": None if raster.metadata is None or not raster.metadata.items.get("sidecar") else "carried over",
     }
     return {key: value for key, value in facts.items() if value not in (None, "", [], {})}
-
-
-def _sizes(raster: Raster) -> list[tuple[str, int]]:
-    return list(zip(raster.grid.axes, raster.grid.shape, strict=True))[::-1]
 
 
 def _form(code: int) -> str:
