@@ -5,7 +5,7 @@ patches from these, and :class:`PairMaker` turns them on the device into pairs o
 is a function of (seed, step, sample).
 """
 
-from sciSR.sampling.augmentation import Augmentation, Pair, PairMaker
+from sciSR.sampling.augmentation import Augmentation, Pair, PairMaker, margin_of, widened
 from sciSR.sampling.crops import Crop, Reference, decode, hold_out, validation_crops
 from sciSR.sampling.patches import Patch, PatchSampler
 
@@ -19,5 +19,7 @@ __all__ = [
     "Reference",
     "decode",
     "hold_out",
+    "margin_of",
     "validation_crops",
+    "widened",
 ]

@@ -27,7 +27,7 @@ from sciSR.sampling.draws import generators, uniforms
 from sciSR.sampling.patches import Patch, PatchSampler
 from sciSR.sensors import Band, Profile
 
-__all__ = ["Augmentation", "Pair", "PairMaker", "widened"]
+__all__ = ["Augmentation", "Pair", "PairMaker", "margin_of", "widened"]
 
 _LEVELS = 16
 _SAME_SPACING = 1.25
@@ -86,6 +86,8 @@ class PairMaker:
         augmentation: what is varied.
         guard: fine pixels kept between patches and what is held out.
         uniform: draw every place equally often.
+        margin: coarse pixels around a patch that are degraded with it and then cut off; None: as many as the sensor at
+            its widest reaches.
         device: where the batches are made.
     """
 
@@ -101,6 +103,7 @@ class PairMaker:
         augmentation: Augmentation | None = None,
         guard: int = 16,
         uniform: bool = False,
+        margin: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.scale = tuple(scale)
@@ -109,7 +112,9 @@ class PairMaker:
         self.augmentation = augmentation or Augmentation()
         self.device = torch.device(device)
         self._measured = _all_measured(crops, sensor)
-        self.margin = (0,) * len(self.scale) if self._measured or sensor is None else _margin(sensor, self.scale)
+        self.margin = (0,) * len(self.scale)
+        if sensor is not None and not self._measured:
+            self.margin = tuple(margin or margin_of(widened(sensor, self.augmentation.width[1]), self.scale))
         self.size = tuple((n + 2 * m) * s for n, m, s in zip(self.patch, self.margin, self.scale, strict=True))
         self._orders = [self._allowed(crop) for crop in crops]
         widest = max(self.size) if any(len(o) > 1 for o in self._orders) and not self._measured else 0
@@ -239,7 +244,7 @@ def _all_measured(crops: Sequence[Crop], sensor: Sensor | None) -> bool:
     return bool(measured) and all(measured)
 
 
-def _margin(sensor: Sensor, scale: Sequence[int]) -> tuple[int, ...]:
+def margin_of(sensor: Sensor, scale: Sequence[int]) -> tuple[int, ...]:
     """Coarse pixels at a patch's rim that the sensor would make from mirrored values."""
     wide = sensor.radius([float(s) for s in scale], len(scale))
     return tuple(-(-r // s) for r, s in zip(wide, scale, strict=True))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-
 __all__ = ["Objective", "build_objective"]
 
 Objective = Callable[[Tensor, Tensor], Tensor]

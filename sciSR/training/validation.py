@@ -106,6 +106,7 @@ class Validator:
                     sensor=self.sensor,
                     augmentation=vary,
                     guard=0,
+                    margin=self.margin(crop),
                 )
                 for number in range(self.count):
                     low, high, _ = maker.make(_SEED, number, [0])
@@ -113,12 +114,15 @@ class Validator:
             self._samples[condition] = made
         return self._samples[condition]
 
+    def margin(self, crop: Crop) -> tuple[int, ...]:
+        """Coarse pixels cut off around each sample; the same under every condition, so that places stay."""
+        if self.sensor is None or crop.low is not None:
+            return (0,) * len(self.scale)
+        return margin_of(widened(self.sensor, max(c.width for c in CONDITIONS.values())), self.scale)
+
     def room(self, crop: Crop) -> tuple[int, ...]:
         """The coarse patch that fits a crop: what was asked for, or less along a short axis."""
-        spare = (0,) * len(self.scale)
-        if self.sensor is not None and crop.low is None:
-            spare = margin_of(widened(self.sensor, max(c.width for c in CONDITIONS.values())), self.scale)
-        sizes = zip(self.patch, crop.shape, self.scale, spare, strict=True)
+        sizes = zip(self.patch, crop.shape, self.scale, self.margin(crop), strict=True)
         return tuple(max(1, min(n, size // s - 2 * m)) for n, size, s, m in sizes)
 
     def score(self, method: nn.Module, condition: Condition = CONDITIONS["matched"]) -> dict[str, Score]:

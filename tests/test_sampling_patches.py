@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sciSR.errors import InputError
+from sciSR.normalization import IntensityMap
+from sciSR.sampling import Crop, PatchSampler
+
+
+def crop(values: torch.Tensor, **changes: object) -> Crop:
+    spacing = (1.0,) * (values.dim() - 1)
+    return Crop(name="crop", high=values, spacing=spacing, intensity=IntensityMap(), **changes)  # type: ignore[arg-type]
+
+
+def textured(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.tuples(st.integers(9, 30), st.integers(9, 30), st.integers(9, 30)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    seed=st.integers(0, 99),
+)
+def test_patches_lie_inside(shape: tuple[int, ...], size: tuple[int, ...], seed: int) -> None:
+    sampler = PatchSampler([crop(textured(shape))], size)
+    for patch in sampler.draw(seed, 0, range(8)):
+        assert all(a >= 0 and a + n <= m for a, n, m in zip(patch.start, size, shape, strict=True))
+        assert tuple(sampler.take(patch).shape) == (1, *size)
+
+
+def test_patches_avoid_pixels_without_value_and_what_is_held_out() -> None:
+    valid = torch.ones(64, 80, dtype=torch.bool)
+    valid[:, :20] = False
+    valid[30, 40] = False
+    held = (slice(0, 64), slice(60, 70))
+    sampler = PatchSampler([crop(textured((64, 80)), valid=valid, held_out=(held,))], (8, 8), guard=3, uniform=True)
+    seen = np.zeros((64, 80), bool)
+    for patch in sampler.draw(0, 0, range(4000)):
+        (y, x) = patch.start
+        assert bool(valid[y : y + 8, x : x + 8].all())
+        assert x + 8 <= 57 or x >= 73 or not (x < 73 and x + 8 > 57)
+        seen[y : y + 8, x : x + 8] = True
+    assert seen[:, 22:25].any()  # right beside the holes
+    assert not seen[:, 57:73].any()
+
+
+def test_detail_is_drawn_more_often_than_background() -> None:
+    values = torch.zeros(1, 96, 96)
+    values[:, :32] = textured((32, 96))
+    starts = [p.start[0] for p in PatchSampler([crop(values)], (12, 12)).draw(1, 0, range(500))]
+    assert np.mean([s < 32 for s in starts]) > 0.95
+    even = [p.start[0] for p in PatchSampler([crop(values)], (12, 12), uniform=True).draw(1, 0, range(500))]
+    assert np.mean([s < 32 for s in even]) < 0.6
+
+
+def test_weights_share_the_draws() -> None:
+    crops = [crop(textured((40, 40)), weight=3.0), crop(textured((40, 40), 1), weight=1.0)]
+    numbers = [p.crop for p in PatchSampler(crops, (8, 8)).draw(0, 0, range(2000))]
+    assert np.mean(numbers) == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_crop_too_small_is_left_out_and_all_too_small_is_an_error() -> None:
+    small, large = crop(textured((6, 40))), crop(textured((40, 40)))
+    assert {p.crop for p in PatchSampler([small, large], (8, 8)).draw(0, 0, range(50))} == {1}
+    with pytest.raises(InputError, match="no reference has room for"):
+        PatchSampler([small], (8, 8))
+
+
+def test_real_pairs_start_at_multiples_of_the_scale() -> None:
+    low = textured((12, 14))
+    high = low.repeat_interleave(3, 1).repeat_interleave(2, 2)
+    sampler = PatchSampler([crop(high, low=low)], (12, 8), align=(3, 2))
+    for patch in sampler.draw(0, 0, range(60)):
+        assert patch.start[0] % 3 == 0
+        assert patch.start[1] % 2 == 0
+        expected = sampler.take_low(patch, (3, 2)).repeat_interleave(3, 1).repeat_interleave(2, 2)
+        assert torch.equal(sampler.take(patch), expected)
+
+
+def test_a_place_is_named_in_the_reference_it_came_from() -> None:
+    part = crop(textured((20, 20)), origin=(100, 7))
+    sampler = PatchSampler([part], (20, 20))
+    assert sampler.where(sampler.draw(0, 0, [0])[0]) == "crop y=100:120 x=7:27"
