@@ -8,6 +8,7 @@ takes the stored value that means nodata.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -94,13 +95,22 @@ class Encoding:
         target = np.dtype(self.dtype)
         if self.identity and values.dtype == target:
             stored = values.copy()
+        elif self.identity:
+            stored = _cast(values, target)
         else:
-            scale, offset = (_along(v, values.ndim, channel_axis) for v in (self.scale, self.offset))
-            stored = _cast(values if self.identity else (values.astype(np.float64) - offset) / scale, target)
+            work = np.float32 if self._fits_float32(values.dtype, target) else np.float64
+            scale: NDArray[Any] = _along(self.scale, values.ndim, channel_axis).astype(work)
+            offset: NDArray[Any] = _along(self.offset, values.ndim, channel_axis).astype(work)
+            stored = _cast((values.astype(work, copy=False) - offset) / scale, target)
         valid = _also_finite(values, valid)
         for channel, part, ok in _per_channel(stored, valid, len(self.nodata), channel_axis):
             _settle_nodata(part, ok, self.nodata[channel])
         return stored
+
+    def _fits_float32(self, dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
+        """Whether float32 finds the nearest stored value: narrow whole numbers, not far from the offset's zero."""
+        narrow = target.kind in "iu" and target.itemsize <= 2 and dtype == np.float32
+        return narrow and all(abs(o / s) < 2**20 for s, o in product(self.scale, self.offset))
 
     def _valid(self, stored: NDArray[Any], channel_axis: int | None) -> NDArray[Any] | None:
         valid = np.ones(stored.shape, dtype=bool)
@@ -130,10 +140,14 @@ def _cast(values: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
     info = np.iinfo(target) if target.kind in "iu" else None
     low, high = (info.min, info.max) if info else (0, 1)
     if values.dtype.kind == "f":
-        rounded = np.rint(np.where(np.isnan(values), 0, values).astype(np.float64))
-        # the greatest float64 below 2**63 or 2**64 is where a 64-bit integer saturates
-        top = float(high) if high < 2**53 else float(np.nextafter(float(high), 0))
-        saturated = np.clip(rounded, float(low), top).astype(target)
+        with np.errstate(invalid="ignore"):  # NaN has no stored value; whoever called puts nodata there
+            if target.itemsize <= 2:
+                near: NDArray[Any] = np.rint(values)
+                return np.clip(near, low, high, out=near).astype(target)
+            rounded = np.rint(values.astype(np.float64))
+            # the greatest float64 below 2**63 or 2**64 is where a 64-bit integer saturates
+            top = float(high) if high < 2**53 else float(np.nextafter(float(high), 0))
+            saturated = np.clip(rounded, float(low), top).astype(target)
         saturated[rounded > top] = high
         return saturated
     clipped: NDArray[Any] = np.clip(values, low, high).astype(target)
