@@ -24,7 +24,7 @@ def scikit(prediction: np.ndarray, target: np.ndarray, data_range: float, **opti
     return float(value)
 
 
-@pytest.mark.parametrize("shape", [(11, 11), (23, 40), (12, 13, 21)])
+@pytest.mark.parametrize("shape", [(11, 11), (23, 40), (150, 90), (12, 13, 21)])
 def test_agrees_with_scikit_image(shape: tuple[int, ...]) -> None:
     prediction, target = pair(shape)
     expected = scikit(prediction, target, 2000.0)
@@ -93,6 +93,15 @@ def test_windows_that_reach_a_missing_pixel_do_not_count() -> None:
     broken = prediction.copy()
     broken[:, 14:] = np.nan
     assert ssim(broken, target, data_range=2000.0, valid=valid) == pytest.approx(whole, abs=1e-12)
+
+
+def test_nan_outside_the_mask_spoils_only_the_windows_that_reach_it() -> None:
+    prediction, target = pair((20, 90))
+    mask = np.zeros((20, 90), bool)
+    mask[:, :20] = True
+    clean = ssim(prediction, target, data_range=2000.0, mask=mask)
+    prediction[10, 80] = np.nan
+    assert ssim(prediction, target, data_range=2000.0, mask=mask) == pytest.approx(clean, abs=1e-12)
 
 
 def test_nan_that_claims_to_be_valid_is_not_hidden() -> None:
