@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciSR.degradation import Sensor, degrade, load_sensor
+from sciSR.consistency import residual
+from sciSR.degradation import Sensor, load_sensor
 from sciSR.errors import GeometryError, InputError
 from sciSR.evaluation.table import Score, ScoreTable
 from sciSR.evaluation.tally import Tally, slabs
@@ -36,6 +37,8 @@ def evaluate(
     progress: Progress | None = None,
 ) -> ScoreTable:
     """How close a result, and classical methods beside it, come to a reference.
+
+    A lazy result is computed as it is compared, and again for its consistency: give the saved one where there is one.
 
     Values are compared in physical units where both have one. A volume gets a second row for its foreground: reference
     values above the point 10 % of the way from percentile 2 to 98 (Smith 2002, doi:10.1002/hbm.10062).
@@ -103,28 +106,14 @@ def compare(
         step = None if progress is None else _shifted(progress, number * each, len(methods) * each)
         scored = _scores(name, raster, reference, regions, peak, ratio, step)
         if consistent and low is not None and sensor is not None:
-            residual = consistency(raster, low, sensor) / peak
+            relative = residual(raster, low, load_sensor(sensor), data_range=peak).relative
             scored = [
-                _with(row, "consistency", residual) if (row.part, row.region) == ("all", "valid") else row
+                _with(row, "consistency", relative) if (row.part, row.region) == ("all", "valid") else row
                 for row in scored
             ]
         rows += scored
     rows.sort(key=lambda row: regions.names.index(row.region))
     return ScoreTable(tuple(rows), settings, _notes(rows))
-
-
-def consistency(result: Raster, low: Raster, sensor: Sensor | str | Mapping[str, Any]) -> float:
-    """RMSE of the result, degraded with the sensor without its noise, against the low-resolution raster; its unit."""
-    factors = dict(zip(low.grid.axes, _factors(low, result), strict=True))
-    again = degrade(result, factors, sensor=load_sensor(sensor), noise=False)
-    square, count = 0.0, 0
-    for window, block in slabs(again):
-        truth = low.read(window)
-        error = block.values.astype(np.float64) - truth.values
-        valid = _valid(block.valid, error.shape) & _valid(truth.valid, error.shape)
-        square += float((error[valid] ** 2).sum())
-        count += int(valid.sum())
-    return math.sqrt(square / count) if count else math.nan
 
 
 @dataclass(frozen=True)

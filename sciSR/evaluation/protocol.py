@@ -29,7 +29,7 @@ __all__ = ["WaldResult", "wald"]
 
 Progress = Callable[[int, int], None]
 
-_CROP_VALUES = 2**25
+_CROP_VALUES = 2**23
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def wald(
         scale: factor to degrade and refine by; default the network's own.
         baselines: classical methods to compare with.
         crop: evaluate on the central part of at most this many pixels per axis; ``"auto"``: on all of a raster of up to
-            some 33 million values and on the central part of a larger one; None: on all. The table says which.
+            some 8 million values and on the central part of a larger one; None: on all. The table says which.
         seed: of the sensor's noise.
         data_range: as for :func:`~sciSR.evaluation.evaluate`.
         mask: as for :func:`~sciSR.evaluation.evaluate`, on the input's grid.
