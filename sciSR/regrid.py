@@ -127,11 +127,11 @@ class _AxisTaps:
         self.stretch = max(1.0, self.step) if antialias else 1.0
         self.identity = n_in == n_out
 
-    def taps(self, part: slice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def taps(self, part: slice) -> tuple[NDArray[np.int64], NDArray[Any]]:
         positions = (np.arange(part.start, part.stop) + 0.5) * self.step - 0.5
         if self.kernel == "nearest":
             rows = np.clip(np.floor(positions + 0.5), 0, self.n_in - 1).astype(np.int64)
-            one: NDArray[np.float64] = np.ones((len(rows), 1))
+            one = np.ones((len(rows), 1))
             return rows[:, None], one
         return taps(positions, self.n_in, KERNELS[self.kernel], self.stretch)
 

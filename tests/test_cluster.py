@@ -1,0 +1,71 @@
+"""A run on a local cluster: the bytes of a single process, also when a worker dies in the middle."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sciSR
+from sciSR.cluster import compute_parts
+from sciSR.errors import InputError
+from sciSR.networks import build_network
+from sciSR.networks.spec import SRNetwork
+
+distributed = pytest.importorskip("distributed")
+DATA = Path(__file__).parents[1] / "examples" / "data"
+
+
+def _network() -> SRNetwork:
+    torch.manual_seed(0)
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=16, blocks=4).eval()
+    for parameter in network.tail.parameters():  # type: ignore[union-attr]
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_a_task_and_not_a_byte(tmp_path: Path) -> None:
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif")
+    result = sciSR.upscale(scene, _network(), tile=32, workers=1, precision="float32")
+    alone = sciSR.save_raster(result, tmp_path / "alone.tif")
+    target = tmp_path / "cluster.tif"
+    killed = False
+
+    def kill_one(done: int, total: int) -> None:
+        nonlocal killed
+        if done >= 2 and not killed:
+            killed = True
+            next(iter(cluster.workers.values())).process.process.kill()
+
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", processes=True
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        journal = compute_parts(result, target, client, progress=kill_one)
+        assert killed
+        assert all(journal.has(n) for n in range(8))
+    sciSR.save_raster(result, target, resume=True)
+    assert target.read_bytes() == alone.read_bytes()
+    assert not journal.folder.exists()
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif")
+    result = sciSR.upscale(scene, _network(), tile=64)
+    with pytest.raises(InputError, match="does not answer"):
+        compute_parts(result, tmp_path / "x.tif", "tcp://127.0.0.1:1")
+    with pytest.raises(InputError, match="result of a network"):
+        compute_parts(scene, tmp_path / "x.tif", "tcp://127.0.0.1:1")
+
+
+def test_the_dask_view_of_a_result_has_its_values() -> None:
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif").crop(y=slice(0, 60), x=slice(10, 90))
+    result = sciSR.upscale(scene, _network(), tile=32, precision="float32")
+    array = result.array
+    assert array.chunks is not None
+    np.testing.assert_array_equal(array.values, result.read().values)
+    part = array[1:2, 30:50, 10:100].values
+    np.testing.assert_array_equal(part, array.values[1:2, 30:50, 10:100])
