@@ -90,6 +90,15 @@ def test_paired_difference_is_narrower_than_the_spread_of_subjects() -> None:
     assert gain.high - gain.low < 0.3
 
 
+def test_an_infinite_number_has_no_interval_and_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    joined = ScoreTable.join([table("a", net=math.inf), table("b", net=30.0)])
+    found = joined.interval("net", "psnr")
+    assert found.mean == math.inf
+    assert math.isnan(found.low)
+    json.dumps(joined.to_dict(), allow_nan=False)
+    assert not recwarn.list
+
+
 def test_interval_needs_two_subjects() -> None:
     with pytest.raises(InputError, match="1 subjects have psnr of net"):
         table("a", net=30.0).interval("net", "psnr")

@@ -173,6 +173,9 @@ class ScoreTable:
             resamples: how many sets of subjects are drawn.
             seed: of the draw.
 
+        Returns:
+            The interval; without ends where a subject's number is not finite (PSNR of equal images).
+
         Raises:
             InputError: fewer than two subjects have the number.
         """
@@ -183,6 +186,8 @@ class ScoreTable:
         values = np.array(list(mine.values()))
         if len(values) < 2:
             raise InputError(f"scores: {len(values)} subjects have {metric} of {method}; an interval needs two or more")
+        if not np.isfinite(values).all():
+            return Interval(float(values.mean()), math.nan, math.nan, len(values))
         draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
         tail = 50 * (1 - confidence)
         low, high = np.percentile(values[draws].mean(axis=1), [tail, 100 - tail])
@@ -222,15 +227,13 @@ class ScoreTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record; infinite and undefined numbers become None."""
-        rows = [
-            asdict(row) | {"values": {k: v if math.isfinite(v) else None for k, v in row.values.items()}}
-            for row in self.rows
-        ]
+        rows = [asdict(row) | {"values": _finite(row.values)} for row in self.rows]
         result: dict[str, Any] = {"rows": rows, "settings": dict(self.settings), "notes": list(self.notes)}
         if len(self.subjects) > 1:
             names = ("method", "part", "region", "metric")
             result["intervals"] = [
-                dict(zip(names, key, strict=True)) | interval._asdict() for key, interval in self._intervals().items()
+                dict(zip(names, key, strict=True)) | _finite(interval._asdict())
+                for key, interval in self._intervals().items()
             ]
         return result
 
@@ -277,6 +280,10 @@ class ScoreTable:
     def _footer(self) -> list[str]:
         told = [f"{key}: {_plain(value)}" for key, value in self.settings.items() if key != "per_subject"]
         return [*told, *self.notes]
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _heading(name: str, unit: str | None) -> str:

@@ -6,6 +6,7 @@ import math
 from typing import IO, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -142,8 +143,8 @@ class Canvas:
             for inches, n in zip((box.height, box.width), image.shape, strict=False)
         ]
         drawn = image.repeat(times[0], axis=0).repeat(times[1], axis=1)
-        shown = panel.imshow(drawn, cmap=colours, vmin=0, vmax=limit, aspect="auto", interpolation="antialiased")
-        shown.cmap.set_bad(_NO_VALUE)
+        palette = colormaps[colours].with_extremes(bad=_NO_VALUE)
+        panel.imshow(drawn, cmap=palette, vmin=0, vmax=limit, aspect="auto", interpolation="antialiased")
 
     def _place(self, box: Box) -> tuple[float, float, float, float]:
         bottom = self._height - box.top - box.height

@@ -229,7 +229,8 @@ def detail(raster: Raster, view: View) -> View:
         for n, length in zip(image.shape, (seen.height, seen.width), strict=True)
     ]
     steps = np.nan_to_num(np.hypot(*np.gradient(image)) if min(image.shape) > 1 else np.zeros(image.shape))
-    steps = np.minimum(steps, np.percentile(steps, 90))
+    edges = steps[steps > 0]
+    steps = np.minimum(steps, np.percentile(edges, 90)) if edges.size else steps
     top, left = _busiest(steps, size)
     window = dict(view.window)
     for (axis, falls), start, length, n in zip((view.rows, view.columns), (top, left), size, image.shape, strict=True):
