@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         console = Console(quiet=getattr(arguments, "quiet", False))
         verdict.console = console
+        verdict.resume = getattr(arguments, "resume", False)
         _prepare(console, debug)
         module = import_module(f"sciSR.commands.{arguments.module}")
         verdict.code = module.run(arguments, console)
@@ -62,6 +63,7 @@ class _Verdict:
     def __init__(self, debug: bool) -> None:
         self.code = 0
         self.debug = debug
+        self.resume = False
         self.console = Console()
 
     def __enter__(self) -> _Verdict:
@@ -83,7 +85,7 @@ class _Verdict:
         if self.debug and not isinstance(error, KeyboardInterrupt):
             self.console.clear()
             return False
-        self.console.problem(_told(error))
+        self.console.problem(_told(error, self.resume))
         return True
 
 
@@ -94,9 +96,10 @@ def exit_code(error: BaseException) -> int:
     return 2 if isinstance(error, (InputError, MissingFileError, OutputExistsError)) else 1
 
 
-def _told(error: BaseException) -> str:
+def _told(error: BaseException, resume: bool) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; unfinished outputs were removed"
+        left = "finished parts are kept: run it again with --resume" if resume else "unfinished outputs were removed"
+        return f"interrupted; {left}"
     if isinstance(error, SciSRError):
         return str(error)
     if isinstance(error, MemoryError):

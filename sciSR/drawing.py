@@ -10,7 +10,7 @@ from sciSR.evaluation import ScoreTable, WaldResult
 from sciSR.raster import Raster
 from sciSR.record import RunRecord
 from sciSR.regrid import regrid
-from sciSR.report import draw_picture
+from sciSR.report import draw_picture, write_html
 
 __all__ = ["draw_report"]
 
@@ -38,7 +38,22 @@ def draw_report(
     files = []
     model = record.workflow["upscale"]["network"]
     cubic = regrid(raster, written.grid.shape, kernel="cubic")
+    picture = None
     if section.picture:
-        path = job.beside(".png")
-        files.append(draw_picture(path, input=raster, cubic=cubic, result=written, wald=judged, method=model))
+        picture = draw_picture(job.beside(".png"), input=raster, cubic=cubic, result=written, wald=judged, method=model)
+        files.append(picture)
+    if section.html:
+        facts = record.to_dict()
+        page = write_html(
+            job.beside(".html"),
+            input=raster,
+            result=written,
+            picture=picture,
+            table=table,
+            consistency=None if record.consistency is None else record.consistency["relative"],
+            settings=facts["workflow"],
+            record={key: facts[key] for key in ("engine", "inputs", "weights", "output", "versions", "machine")},
+            title=f"{raster.name}, refined by {model}",
+        )
+        files.append(page)
     return files

@@ -142,13 +142,13 @@ def _check_model(workflow: Workflow, found: Preflight) -> None:
         return
     found.model = load_model(workflow.upscale.network)
     section = workflow.evaluate
-    if section is not None and known_sensor(found.model, section, workflow.upscale) is None:
-        needs = section.protocol == "wald" or "ibp" in section.baselines
-        if needs:
-            raise InputError(
-                f"evaluate.sensor is missing: {workflow.upscale.network} does not state the sensor it is for; "
-                "name a file of configs/sensors, such as mri, ct or sentinel-2"
-            )
+    if section is None or section.protocol != "wald" or section.sensor or workflow.upscale.sensor:
+        return
+    if known_sensor(found.model, None, None) is None:
+        raise InputError(
+            f"evaluate.sensor is missing: {workflow.upscale.network} does not state the sensor it is for; "
+            "name a file of configs/sensors, such as mri, ct or sentinel-2"
+        )
 
 
 def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) -> None:

@@ -19,6 +19,7 @@ from sciSR.console import LogWatcher, Watcher, one_line
 from sciSR.errors import SciSRError, SciSRWarning
 from sciSR.evaluation import ScoreTable
 from sciSR.io import open_raster, save_raster
+from sciSR.journal import PartedSource
 from sciSR.networks import weights_path
 from sciSR.preflight import check_workflow
 from sciSR.raster import Raster
@@ -103,7 +104,8 @@ def run_workflow(
         overrides: changed settings, ``"upscale.scale=3"``.
         output: folder or file instead of the workflow's.
         overwrite: replace outputs that are there.
-        resume: keep outputs that are whole and made from the same bytes with the same settings, do the rest.
+        resume: keep outputs that are whole and made from the same bytes with the same settings, go on with those
+            that a killed run left unfinished, do the rest.
         watcher: who is told of progress, warnings and failures; None: Python's logging.
 
     Raises:
@@ -221,8 +223,14 @@ class _Run:
                 result = self._result(raster)
             with clock.step("write"):
                 progress = self.watcher.step(job.output.name)
-                options = self.workflow.output.options
-                save_raster(result, job.output, overwrite=self.overwrite, progress=progress, **options)
+                save_raster(
+                    result,
+                    job.output,
+                    overwrite=self.overwrite,
+                    resume=self.resume and not is_remote(job.input) and isinstance(result.source, PartedSource),
+                    progress=progress,
+                    **self.workflow.output.options,
+                )
             with clock.step("checksum"):
                 record = self._record(job, facts.result(), FileFact.of(job.output), raster, result)
         record = replace(record, timings=clock.seconds)

@@ -1,0 +1,93 @@
+"""Which output belongs to which input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sciSR.batch import expand_inputs, input_files, pair_outputs, split_suffix
+from sciSR.errors import FormatError, InputError, MissingFileError
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.nii.gz", ("a", ".nii.gz")),
+        ("a.b.nii", ("a.b", ".nii")),
+        ("A.TIF", ("A", ".TIF")),
+        ("a.txt", ("a.txt", "")),
+        (".nii.gz", (".nii.gz", "")),
+    ],
+)
+def test_names_are_split_at_a_formats_ending(name: str, expected: tuple[str, str]) -> None:
+    assert split_suffix(name) == expected
+
+
+def test_patterns_give_their_matches_in_order_and_each_once(tmp_path: Path) -> None:
+    for name in ("b.nii", "a.nii", "sub/c.nii", ".a.nii.tmp.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand_inputs([f"{tmp_path}/*.nii", f"{tmp_path}/a.nii"]) == [f"{tmp_path}/a.nii", f"{tmp_path}/b.nii"]
+    assert expand_inputs([f"{tmp_path}/**/*.nii"])[-1] == f"{tmp_path}/sub/c.nii"
+    with pytest.raises(MissingFileError, match="matches no file"):
+        expand_inputs([f"{tmp_path}/*.tif"])
+    with pytest.raises(InputError, match="no file came"):
+        expand_inputs([])
+
+
+def test_a_name_with_brackets_that_is_there_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "scan[1].nii").touch()
+    assert expand_inputs([f"{tmp_path}/scan[1].nii"]) == [f"{tmp_path}/scan[1].nii"]
+
+
+def test_addresses_are_taken_as_they_are() -> None:
+    address = "https://example.org/a.tif?token=*"
+    assert expand_inputs([address]) == [address]
+    assert pair_outputs([address], "out")[0].output == Path("out/a.tif")
+    assert input_files(address) == [address]
+
+
+def test_one_input_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
+    assert pair_outputs(["a.nii.gz"], "x/b.nii")[0].output == Path("x/b.nii")
+    assert pair_outputs(["d/a.nii.gz"], "x")[0].output == Path("x/a.nii.gz")
+    assert pair_outputs(["d/a.nii.gz"], "x", suffix=".nii")[0].output == Path("x/a.nii")
+    folder = tmp_path / "odd.tif"
+    folder.mkdir()
+    assert pair_outputs(["a.tif"], str(folder))[0].output == folder / "a.tif"
+    job = pair_outputs(["d/a.nii.gz"], "x")[0]
+    assert (job.record, job.beside(".png")) == (Path("x/a.run.json"), Path("x/a.png"))
+
+
+def test_what_is_read_only_is_stored_in_a_format_that_is_written() -> None:
+    assert pair_outputs(["a.vrt"], "x")[0].output == Path("x/a.tif")
+    assert pair_outputs(["a.hdr"], "x")[0].output == Path("x/a.img")
+
+
+def test_outputs_that_clash_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is one file, but 2 inputs came"):
+        pair_outputs(["a.tif", "b.tif"], "x.tif")
+    with pytest.raises(InputError, match=r"p/a\.tif and q/a\.tif|q/a\.tif and p/a\.tif"):
+        pair_outputs(["p/a.tif", "q/a.tif"], "x")
+    with pytest.raises(InputError, match="would both be written"):
+        pair_outputs(["p/a.nii", "p/a.nii.gz"], "x")
+    (tmp_path / "a.tif").touch()
+    with pytest.raises(InputError, match="is an input of this run"):
+        pair_outputs([str(tmp_path / "a.tif")], str(tmp_path))
+    (tmp_path / "link.tif").symlink_to(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="is an input of this run"):
+        pair_outputs([str(tmp_path / "a.tif")], str(tmp_path / "link.tif"))
+
+
+def test_unknown_endings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"output\.suffix: no format for '\.xyz'"):
+        pair_outputs(["a.tif"], "x", suffix=".xyz")
+    with pytest.raises(InputError, match=r"a\.xyz: no format"):
+        pair_outputs(["a.xyz"], "x")
+    with pytest.raises(FormatError, match=r"a\.xyz"):
+        input_files("a.xyz")
+
+
+def test_a_pair_of_files_is_one_input() -> None:
+    assert sorted(input_files("d/a.hdr")) == ["d/a.hdr", "d/a.img"]
+    assert input_files("d/a.hdr")[-1] == "d/a.hdr"

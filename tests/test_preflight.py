@@ -1,0 +1,185 @@
+"""Everything that can be known before the work is said before the work."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from sciSR import preflight
+from sciSR.config import make_workflow
+from sciSR.errors import (
+    CheckpointError,
+    FormatError,
+    InputError,
+    MissingFileError,
+    OutputExistsError,
+    ResourceError,
+    SciSRError,
+)
+from sciSR.preflight import Preflight, check_workflow
+from tests.made_files import write_scene, write_volume, write_weights
+
+
+def checked(folder: Path, **sections: Any) -> Preflight:
+    values = {"upscale": {"network": "cubic", "scale": 2}, "output": str(folder / "out"), **sections}
+    return check_workflow(make_workflow(values))
+
+
+def only(errors: list[SciSRError]) -> SciSRError:
+    assert len(errors) == 1, errors
+    assert "\n" not in str(errors[0])
+    return errors[0]
+
+
+def refusal(found: Preflight) -> SciSRError:
+    assert not found.errors
+    return only([error for _, error in found.refused])
+
+
+def test_a_workflow_without_errors_tells_what_it_will_make(tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    found = checked(tmp_path, input=str(source))
+    assert (found.errors, found.refused) == ([], [])
+    (outlook,) = found.outlooks
+    assert outlook.result.shape == (32, 36, 40)
+    assert outlook.job.output == tmp_path / "out" / "a.nii.gz"
+    assert 0 < outlook.disk_bytes <= 32 * 36 * 40 * 2
+    assert outlook.memory_bytes > 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_error_is_found_at_once(tmp_path: Path) -> None:
+    found = checked(
+        tmp_path,
+        input=str(tmp_path / "none.nii.gz"),
+        upscale={"network": "cubic", "device": "cuda:99", "sensor": "nosuch"},
+        evaluate={"baselines": ["cubi"], "sensor": "alsonot", "mask": str(tmp_path / "mask.nii")},
+    )
+    told = [str(error) for error in found.errors] + [str(error) for _, error in found.refused]
+    for part in ("cuda:99", "nosuch", "alsonot", "did you mean 'cubic'", "mask.nii", "none.nii.gz"):
+        assert sum(part in text for text in told) == 1, (part, told)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.tif"])
+def test_a_truncated_input_is_refused(tmp_path: Path, name: str) -> None:
+    whole = write_scene(tmp_path / name) if name.endswith("tif") else write_volume(tmp_path / name)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    error = refusal(checked(tmp_path, input=str(whole)))
+    assert isinstance(error, FormatError)
+    assert name in str(error)
+
+
+def test_an_input_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "a.nii", "a.tif"):
+        (tmp_path / name).write_bytes(b"this is no image, whatever its name says" * 20)
+        error = refusal(checked(tmp_path, input=str(tmp_path / name)))
+        assert isinstance(error, FormatError)
+        assert name in str(error)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    volume, scene = write_volume(tmp_path / "a.nii.gz"), write_scene(tmp_path / "a.tif", np.ones((3, 20, 20)))
+    deep = write_weights(tmp_path / "deep.safetensors", ndim=3)
+    bands = write_weights(tmp_path / "bands.safetensors", ndim=2, in_channels=4)
+    error = refusal(checked(tmp_path, input=str(scene), upscale={"network": str(deep)}))
+    assert isinstance(error, InputError)
+    assert "2D network" in str(error)
+    error = refusal(checked(tmp_path, input=str(scene), upscale={"network": str(bands)}))
+    assert "3 channel" in str(error)
+    assert "takes 4" in str(error)
+    error = refusal(checked(tmp_path, input=str(volume), upscale={"network": str(bands)}))
+    assert isinstance(error, InputError)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    for name, content in (("w.safetensors", b"nothing"), ("w.pth", b"\x80\x04nothing"), ("w.bin", b"")):
+        (tmp_path / name).write_bytes(content)
+        error = only(checked(tmp_path, input=str(source), upscale={"network": str(tmp_path / name)}).errors)
+        assert isinstance(error, CheckpointError)
+        assert name in str(error)
+    error = only(checked(tmp_path, input=str(source), upscale={"network": "mri-x22"}).errors)
+    assert isinstance(error, MissingFileError)
+    assert "mri-x22" in str(error)
+
+
+def test_outputs_that_are_there_are_refused_unless_allowed(tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    (tmp_path / "out").mkdir()
+    for name in ("a.nii.gz", "a.run.json", "a.png"):
+        (tmp_path / "out" / name).touch()
+        error = refusal(checked(tmp_path, input=str(source), report={}))
+        assert isinstance(error, OutputExistsError)
+        assert name in str(error)
+        workflow = make_workflow(
+            {"input": str(source), "upscale": {"network": "cubic"}, "report": {}, "output": str(tmp_path / "out")}
+        )
+        assert check_workflow(workflow, overwrite=True).refused == []
+        (tmp_path / "out" / name).unlink()
+
+
+def test_an_output_that_its_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+    volume, scene = write_volume(tmp_path / "a.nii.gz"), write_scene(tmp_path / "a.tif")
+    for source, suffix in ((volume, ".tif"), (scene, ".nii.gz")):
+        found = checked(tmp_path, input=str(source), output={"path": str(tmp_path / "out"), "suffix": suffix})
+        assert isinstance(refusal(found), InputError)
+    found = checked(tmp_path, input=str(volume), output={"path": str(tmp_path / "out"), "cog": True})
+    assert "cog" in str(refusal(found))
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    (tmp_path / "file").touch()
+    error = refusal(checked(tmp_path, input=str(source), output=str(tmp_path / "file" / "x.nii")))
+    assert "cannot write into" in str(error)
+
+
+def test_a_factor_for_an_axis_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "a.tif")
+    error = refusal(checked(tmp_path, input=str(source), upscale={"network": "cubic", "scale": "z=4"}))
+    assert "no spatial axis z" in str(error)
+
+
+def test_a_label_map_is_refused_naming_the_ways_out(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (12, 12, 12))
+    source = write_volume(tmp_path / "labels.nii.gz", labels, dtype="uint8")
+    error = refusal(checked(tmp_path, input=str(source)))
+    assert "--labels" in str(error)
+    assert "--not-labels" in str(error)
+    for said in (True, False):
+        assert checked(tmp_path, input={"path": str(source), "labels": said}).refused == []
+
+
+def test_wald_needs_a_sensor(tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    error = only(checked(tmp_path, input=str(source), evaluate={}).errors)
+    assert "evaluate.sensor is missing" in str(error)
+    assert checked(tmp_path, input=str(source), evaluate={"sensor": "mri"}).errors == []
+    own = write_weights(tmp_path / "w.safetensors", ndim=3)
+    assert checked(tmp_path, input=str(source), upscale={"network": str(own)}, evaluate={}).errors == []
+
+
+class _Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_too_little_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: _Usage(100, 99, 1))
+    error = only(checked(tmp_path, input=str(source)).errors)
+    assert isinstance(error, ResourceError)
+    assert "GB of disk" in str(error)
+
+
+def test_too_little_memory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    monkeypatch.setattr(preflight, "available_memory", lambda: 1000)
+    error = refusal(checked(tmp_path, input=str(source)))
+    assert isinstance(error, ResourceError)
+    assert "smaller tile" in str(error)
