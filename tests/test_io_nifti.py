@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning, OutputExistsError, RunError
 from sciSR.io import adapter_for, open_raster, save_raster
-from sciSR.io.nifti_write import NiftiWriter
 from sciSR.raster import ArraySource, Block, Raster
 from sciSR.regrid import regrid
 from tests.nifti_files import AFFINES, header_of, make
@@ -455,7 +454,6 @@ def test_unknown_options_and_the_input_itself_are_refused(tmp_path: Path) -> Non
 def test_slabs_out_of_order_are_a_defect(tmp_path: Path) -> None:
     raster = open_raster(make(tmp_path / "a.nii", values_of("int16")))
     writer = adapter_for("b.nii").create(raster, tmp_path / "b.nii")
-    assert isinstance(writer, NiftiWriter)
     with pytest.raises(RunError, match="out of order"):
         writer.write((slice(2, 3), slice(0, 6), slice(0, 7)), Block(np.zeros((1, 6, 7), np.int16)))
     with pytest.raises(RunError, match="0 values came, 210 were expected"):
@@ -492,5 +490,5 @@ def test_a_file_cut_off_after_opening_is_told_of(tmp_path: Path) -> None:
     source = make(tmp_path / "a.nii", values_of("int16"))
     raster = open_raster(source)
     source.write_bytes(source.read_bytes()[:400])
-    with pytest.raises(FormatError, match="cut off since it was opened"):
+    with pytest.raises(FormatError, match="it was cut off"):
         raster.read()

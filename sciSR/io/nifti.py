@@ -11,10 +11,9 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sciSR.encoding import Encoding
 from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
@@ -27,20 +26,20 @@ from sciSR.io.nifti_geometry import locate, with_spacing
 from sciSR.io.nifti_header import Header, decode_encoding, partner, read_header
 from sciSR.io.nifti_write import (
     UNIT_MM,
-    NiftiWriter,
     comment,
     header_of,
+    nifti_writer,
     output_fields,
     slice_axis,
     stored_form,
     time_axis,
     version_for,
 )
-from sciSR.raster import Block, Channel, Metadata, Raster, Window, windows
+from sciSR.io.planes import MappedPlanes, StoredSource
+from sciSR.raster import Channel, Metadata, Raster
 
-__all__ = ["NiftiAdapter", "NiftiSource"]
+__all__ = ["NiftiAdapter"]
 
-_SLAB_VALUES = 2**22
 _LABEL_INTENTS = (1002, 1003)  # NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME
 
 
@@ -114,7 +113,7 @@ class NiftiAdapter:
             beside[sidecar_path(path)] = to_json(_carried(sidecar, raster, provenance))
         elif provenance:
             extensions = (*extensions, comment(json.dumps(provenance, ensure_ascii=False)))
-        return NiftiWriter(
+        return nifti_writer(
             raster,
             path,
             fields=fields,
@@ -151,8 +150,9 @@ def _opened(
     if nodata is not None:
         encoding = _with_nodata(encoding, nodata, name)
     full = (head.dims[3], *shape) if head.series else shape
+    stored = GzipSlabs if is_gzip(head.data_path) else MappedPlanes
     raster = Raster(
-        source=NiftiSource(head, full, encoding),
+        source=StoredSource(stored(head.data_path, head.dtype, full, head.offset), full, encoding),
         grid=grid,
         axes=("t", "z", "y", "x") if head.series else ("z", "y", "x"),
         channels=(Channel(None, _unit(items["sidecar"])),),
@@ -204,70 +204,3 @@ def _with_nodata(encoding: Encoding, nodata: float, name: str) -> Encoding:
             raise InputError(f"{name}: nodata {nodata} is no value that {encoding.dtype} stores here")
         stored = round(stored)
     return replace(encoding, nodata=(stored,))
-
-
-class _Stored(Protocol):
-    def read(self, window: Window) -> NDArray[Any]: ...
-
-
-class _MappedPlanes:
-    """An array in a plain file, by windows; mapped when first read."""
-
-    def __init__(self, path: str, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> None:
-        self._args = (path, dtype, shape, offset)
-        self._map: NDArray[Any] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._args
-
-    def read(self, window: Window) -> NDArray[Any]:
-        path, dtype, shape, offset = self._args
-        if self._map is None:
-            try:
-                self._map = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-            except ValueError as error:
-                raise FormatError(
-                    f"{path}: shorter than its header promises; it was cut off since it was opened"
-                ) from error
-        return np.array(self._map[window], dtype=dtype.newbyteorder("="))
-
-
-class NiftiSource:
-    """Blocks of a NIfTI file; safe to read from several threads, and picklable.
-
-    Args:
-        head: the file's header.
-        shape: ``(z, y, x)`` or ``(t, z, y, x)``.
-        encoding: how the values are stored.
-    """
-
-    def __init__(self, head: Header, shape: tuple[int, ...], encoding: Encoding) -> None:
-        self._shape = shape
-        self._encoding = encoding
-        stored = GzipSlabs if is_gzip(head.data_path) else _MappedPlanes
-        self._stored: _Stored = stored(head.data_path, head.dtype, shape, head.offset)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of every axis."""
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the physical values."""
-        return self._encoding.value_dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Slabs of whole planes, one time step, of some four million values."""
-        slab = max(1, min(self._shape[-3], _SLAB_VALUES // int(np.prod(self._shape[-2:]))))
-        return (1,) * (len(self._shape) - 3) + (slab, *self._shape[-2:])
-
-    def read(self, window: Window) -> Block:
-        """The values under ``window``."""
-        return Block(*self._encoding.decode(self._stored.read(window)))
-
-    def stream(self) -> Any:
-        """Every value once, slab by slab."""
-        for window in windows(self._shape, self.chunks):
-            yield window, self.read(window)

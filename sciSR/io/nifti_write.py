@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import struct
-import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sciSR.encoding import Encoding
-from sciSR.errors import InputError, MetadataWarning, RunError
+from sciSR.errors import InputError
 from sciSR.io.gzipped import GzipSink, PlainSink, Sink
 from sciSR.io.nifti_geometry import index_map, move, place
 from sciSR.io.nifti_header import DTYPES, LAYOUTS, Extension, Fields, Header, decode_encoding, partner
-from sciSR.raster import Block, Raster, TimeAxis, Window
+from sciSR.io.slab_writer import SlabWriter
+from sciSR.raster import Raster, TimeAxis
 
 __all__ = [
-    "NiftiWriter",
+    "UNIT_MM",
     "comment",
     "header_bytes",
     "header_of",
+    "nifti_writer",
     "output_fields",
     "slice_axis",
     "stored_form",
@@ -39,7 +41,6 @@ UNIT_MM = {None: 1.0, "mm": 1.0, "m": 1000.0, "um": 0.001}
 """Unit of a grid -> millimetres."""
 
 _COMMENT = 6  # registered code of plain text, https://nifti.nimh.nih.gov/nifti-1/documentation/faq#Q21
-_SLAB_VALUES = 2**22
 _FRAME = {"sizeof_hdr", "magic", "eol_check"}
 _SLICE_FIELDS = ("slice_start", "slice_end", "slice_duration", "slice_code")
 
@@ -130,11 +131,20 @@ def comment(text: str) -> Extension:
     return Extension(_COMMENT, data + b"\0" * (-(len(data) + 8) % 16))
 
 
-class NiftiWriter:
-    """A NIfTI file in the making; slabs along z, one time step after the other.
+def nifti_writer(
+    raster: Raster,
+    path: Path,
+    *,
+    fields: Fields,
+    extensions: tuple[Extension, ...],
+    encoding: Encoding,
+    beside: Mapping[Path, str],
+    threads: int | None = None,
+) -> SlabWriter:
+    """A NIfTI file in the making, its header written.
 
     Args:
-        raster: what is written, for shape and encoding.
+        raster: what is written.
         path: the temporary path; its name says whether it is compressed and whether a pair.
         fields: the header record.
         extensions: header extensions.
@@ -142,76 +152,22 @@ class NiftiWriter:
         beside: text files to write with it, such as a sidecar.
         threads: how many deflate.
     """
+    header_path, data_path = (Path(p) for p in partner(str(path)))
+    single = header_path == data_path
+    head = header_bytes(fields, extensions, single)
+    sink = _sink(data_path, threads)
+    if single:
+        sink.write(head)
+    else:
+        separate = _sink(header_path, 1)
+        separate.write(head)
+        separate.close()
 
-    order: Literal["any", "slabs"] = "slabs"
+    def write_beside() -> None:
+        for file, text in beside.items():
+            file.write_text(text, encoding="utf-8")
 
-    def __init__(
-        self,
-        raster: Raster,
-        path: Path,
-        *,
-        fields: Fields,
-        extensions: tuple[Extension, ...],
-        encoding: Encoding,
-        beside: dict[Path, str],
-        threads: int | None = None,
-    ) -> None:
-        header_path, data_path = (Path(p) for p in partner(str(path)))
-        single = header_path == data_path
-        head = header_bytes(fields, extensions, single)
-        self._name = raster.name
-        self._shape = raster.shape
-        self._encoding = encoding
-        self._beside = beside
-        self._next = 0
-        self._warned = False
-        plane = int(np.prod(self._shape[-2:]))
-        slab = max(1, min(self._shape[-3], _SLAB_VALUES // plane))
-        self.chunks = (1,) * (len(self._shape) - 3) + (slab, *self._shape[-2:])
-        self._sink: Sink = _sink(data_path, threads)
-        if single:
-            self._sink.write(head)
-        else:
-            separate = _sink(header_path, 1)
-            separate.write(head)
-            separate.close()
-
-    def write(self, window: Window, block: Block) -> None:
-        """Take the next slab."""
-        starts = tuple(s.start for s in window)
-        at = int(np.ravel_multi_index(starts, self._shape))
-        if at != self._next or block.values.shape[-2:] != self._shape[-2:]:
-            raise RunError(f"{self._name}: a slab came out of order at {starts}; this is a defect of the source")
-        self._mention_holes(block)
-        stored = self._encoding.encode(block.values, block.valid)
-        if stored.dtype.byteorder == ">" or (stored.dtype.byteorder == "=" and np.little_endian is False):
-            stored = stored.astype(stored.dtype.newbyteorder("<"))
-        self._sink.write(np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data)
-        self._next += stored.size
-
-    def _mention_holes(self, block: Block) -> None:
-        """Warn once if voxels without a value go into a type that has no NaN and no nodata."""
-        lost = block.valid is not None and not block.valid.all() and np.dtype(self._encoding.dtype).kind in "iu"
-        if lost and self._encoding.nodata[0] is None and not self._warned:
-            self._warned = True
-            kept = f"{self._name}: voxels without a value are stored as {self._encoding.offset[0]:g}"
-            warnings.warn(
-                f"{kept}, {self._encoding.dtype} has no NaN; pass dtype='float32' to keep them apart",
-                MetadataWarning,
-                stacklevel=4,
-            )
-
-    def finish(self) -> None:
-        """Complete the file and write what lies beside it."""
-        if self._next != int(np.prod(self._shape)):
-            raise RunError(f"{self._name}: {self._next} values came, {int(np.prod(self._shape))} were expected")
-        self._sink.close()
-        for path, text in self._beside.items():
-            path.write_text(text, encoding="utf-8")
-
-    def abort(self) -> None:
-        """Stop the threads and close the files."""
-        self._sink.abort()
+    return SlabWriter(raster, encoding, sink, write_beside)
 
 
 def _sink(path: Path, threads: int | None) -> Sink:
