@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -492,3 +494,36 @@ def test_a_file_cut_off_after_opening_is_told_of(tmp_path: Path) -> None:
     source.write_bytes(source.read_bytes()[:400])
     with pytest.raises(FormatError, match="it was cut off"):
         raster.read()
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+from sciSR.grid import RAS_MM, Grid
+from sciSR.io import save_raster
+from sciSR.raster import Block, Raster, windows
+import sciSR.io.nifti
+
+class Lazy:
+    shape, dtype, chunks = (256, 256, 256), np.dtype("float32"), (8, 256, 256)
+    slab = np.random.default_rng(0).normal(1000, 40, chunks).astype(np.float32)
+    def read(self, window):
+        return Block(self.slab[: window[0].stop - window[0].start].copy())
+    def stream(self):
+        return ((window, self.read(window)) for window in windows(self.shape, self.chunks))
+
+small = Raster.from_array(np.zeros((1, 1, 1), np.float32), affine=np.eye(4), axes="zyx")
+grid = Grid.from_center_affine(Lazy.shape, np.eye(4), frame=RAS_MM, unit="mm")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+save_raster(small.replace(source=Lazy(), grid=grid), sys.argv[1], threads=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_writing_holds_a_few_slabs_and_never_the_volume(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "a.nii.gz")], capture_output=True, text=True, check=True
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(run.stdout) * unit < 0.9 * 256**3 * 4  # the volume is 64 MiB of float32
+    assert nib.load(tmp_path / "a.nii.gz").shape == (256, 256, 256)
