@@ -63,11 +63,11 @@ def test_coarsening_keeps_the_field_of_view() -> None:
 def test_held_out_windows_become_validation_crops() -> None:
     reference = Reference(volume(), held_out={"x": (5, 15), "z": (2, 6)})
     (crop,) = decode(reference, normalization=PLAIN, channels=1, scale=(2, 2, 2))
-    (part,) = validation_crops(crop)
+    (part,) = validation_crops(crop, (2, 2, 2))
     assert part.origin == (2, 0, 5)
     assert torch.equal(part.high, crop.high[:, 2:6, :, 5:15])
     (end,) = validation_crops(
-        hold_out(decode(Reference(volume()), normalization=PLAIN, channels=1, scale=(2,) * 3)[0], 0.2)
+        hold_out(decode(Reference(volume()), normalization=PLAIN, channels=1, scale=(2,) * 3)[0], 0.2), (2,) * 3
     )
     assert end.shape == (12, 16, 4)
     assert end.origin == (0, 0, 16)
@@ -85,8 +85,13 @@ def test_a_held_out_range_that_cannot_be_is_refused(held_out: dict[str, tuple[in
 def test_real_pairs_must_cover_the_same_field_of_view() -> None:
     fine = volume((8, 8, 8))
     coarse = Raster.from_array(np.zeros((4, 4, 4), np.float32), affine=_doubled(0.5), axes="zyx", name="coarse")
-    (crop,) = decode(Reference(fine, low=coarse), normalization=PLAIN, channels=1, scale=(2, 2, 2))
+    reference = Reference(fine, low=coarse, held_out={"y": (3, 8)})
+    (crop,) = decode(reference, normalization=PLAIN, channels=1, scale=(2, 2, 2))
     assert crop.low is not None
+    (part,) = validation_crops(crop, (2, 2, 2))
+    assert part.low is not None
+    assert (part.shape, part.origin) == ((8, 4, 8), (0, 4, 0))
+    assert torch.equal(part.low, crop.low[:, :, 2:])
     assert tuple(crop.low.shape) == (1, 4, 4, 4)
     assert float(crop.low[0, 0, 0, 0]) == pytest.approx(-2.0)  # the fine raster's map: (0 - 100) / 50
     moved = Raster.from_array(np.zeros((4, 4, 4), np.float32), affine=_doubled(1.5), axes="zyx", name="moved")

@@ -117,10 +117,9 @@ class PairMaker:
             self.margin = tuple(margin or margin_of(widened(sensor, self.augmentation.width[1]), self.scale))
         self.size = tuple((n + 2 * m) * s for n, m, s in zip(self.patch, self.margin, self.scale, strict=True))
         self._orders = [self._allowed(crop) for crop in crops]
-        widest = max(self.size) if any(len(o) > 1 for o in self._orders) and not self._measured else 0
         self.sampler = PatchSampler(
             crops,
-            [max(n, widest) for n in self.size],
+            [self._room(orders) for orders in self._orders],
             align=self.scale if self._measured else None,
             guard=guard,
             uniform=uniform,
@@ -149,9 +148,16 @@ class PairMaker:
         def fits(order: tuple[int, ...]) -> bool:
             ratio = [crop.spacing[a] / crop.spacing[b] for a, b in zip(axes, order, strict=True)]
             near = all(1 / _SAME_SPACING <= r <= _SAME_SPACING for r in ratio)
-            return near and (crop.low is None or all(self.scale[a] == self.scale[b] for a, b in enumerate(order)))
+            room = all(crop.shape[b] >= n for b, n in zip(order, self.size, strict=True))
+            return (
+                near and room and (crop.low is None or all(self.scale[a] == self.scale[b] for a, b in enumerate(order)))
+            )
 
-        return [order for order in permutations(axes) if fits(order)]
+        return [order for order in permutations(axes) if fits(order)] or [tuple(axes)]
+
+    def _room(self, orders: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Pixels to draw per axis, so that any of the orders can be cut from them."""
+        return tuple(max(self.size[order.index(a)] for order in orders) for a in range(len(self.size)))
 
     def _arranged(self, patch: Patch, u: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """The fine (and measured coarse) patch, its axes exchanged and flipped."""

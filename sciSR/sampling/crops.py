@@ -211,16 +211,21 @@ def hold_out(crop: Crop, fraction: float) -> Crop:
     return replace(crop, held_out=(*crop.held_out, window))
 
 
-def validation_crops(crop: Crop) -> list[Crop]:
-    """The held-out windows of a crop, as crops of their own."""
+def validation_crops(crop: Crop, scale: Sequence[int]) -> list[Crop]:
+    """The held-out windows of a crop, as crops of their own; of real pairs the part that whole coarse pixels cover."""
     parts = []
     for window in crop.held_out:
+        low = None
+        if crop.low is not None:
+            inner = [slice(-(-w.start // s), w.stop // s) for w, s in zip(window, scale, strict=True)]
+            window = tuple(slice(i.start * s, i.stop * s) for i, s in zip(inner, scale, strict=True))
+            low = crop.low[(slice(None), *inner)]
         valid = None if crop.valid is None else crop.valid[window]
         parts.append(
             replace(
                 crop,
                 high=crop.high[(slice(None), *window)],
-                low=None,
+                low=low,
                 valid=None if valid is None or bool(valid.all()) else valid,
                 origin=tuple(o + w.start for o, w in zip(crop.origin, window, strict=True)),
                 held_out=(),

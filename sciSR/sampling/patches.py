@@ -28,11 +28,11 @@ class Patch(NamedTuple):
 
 
 class PatchSampler:
-    """Draws patches of one size from crops.
+    """Draws patches from crops.
 
     Args:
         crops: where to draw from.
-        size: pixels per spatial axis.
+        sizes: pixels per spatial axis, for each crop.
         align: patches start at multiples of this per axis (the scale, for real pairs).
         guard: pixels kept between a patch and what is held out.
         uniform: draw every place equally often, instead of where there is detail.
@@ -47,27 +47,26 @@ class PatchSampler:
     def __init__(
         self,
         crops: Sequence[Crop],
-        size: Sequence[int],
+        sizes: Sequence[Sequence[int]],
         *,
         align: Sequence[int] | None = None,
         guard: int = 16,
         uniform: bool = False,
     ) -> None:
         self.crops = tuple(crops)
-        self.size = tuple(size)
-        self.align = tuple(align or (1,) * len(self.size))
-        self.stride = tuple(a * max(1, n // 4 // a) for n, a in zip(self.size, self.align, strict=True))
+        self.sizes = [tuple(size) for size in sizes]
+        self.align = tuple(align or (1,) * len(self.sizes[0]))
         self._starts: list[NDArray[np.int64]] = []
         self._sums: list[NDArray[np.float64]] = []
-        for crop in self.crops:
-            starts, weight = self._cells(crop, guard, uniform)
+        for crop, size in zip(self.crops, self.sizes, strict=True):
+            starts, weight = self._cells(crop, size, guard, uniform)
             self._starts.append(starts)
             self._sums.append(np.cumsum(weight))
         room = np.array([crop.weight * (len(s) > 0) for crop, s in zip(self.crops, self._starts, strict=True)])
         if not room.sum() > 0:
             shapes = ", ".join(f"{c.name} {c.shape}" for c in self.crops) or "none"
             raise InputError(
-                f"patches: no reference has room for {self.size} valid pixels outside what is held out "
+                f"patches: no reference has room for {min(self.sizes)} valid pixels outside what is held out "
                 f"(references: {shapes}); take a smaller patch or hold out less"
             )
         self._shares = np.cumsum(room / room.sum())
@@ -100,46 +99,53 @@ class PatchSampler:
         number = min(int(np.searchsorted(self._shares, numbers[0], side="right")), len(self.crops) - 1)
         sums = self._sums[number]
         cell = min(int(np.searchsorted(sums, numbers[1] * sums[-1], side="right")), len(sums) - 1)
+        size = self.sizes[number]
         start = []
         for axis, first in enumerate(self._starts[number][cell]):
-            last = self.crops[number].shape[axis] - self.size[axis]
-            jitter = int(numbers[2 + axis] * (self.stride[axis] // self.align[axis])) * self.align[axis]
+            last = self.crops[number].shape[axis] - size[axis]
+            steps = self._stride(size)[axis] // self.align[axis]
+            jitter = int(numbers[2 + axis] * steps) * self.align[axis]
             start.append(min(int(first) + jitter, last - last % self.align[axis]))
-        return Patch(number, tuple(start), self.size)
+        return Patch(number, tuple(start), size)
 
-    def _cells(self, crop: Crop, guard: int, uniform: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _stride(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Pixels between the cells in which patches start."""
+        return tuple(a * max(1, n // 4 // a) for n, a in zip(size, self.align, strict=True))
+
+    def _cells(
+        self, crop: Crop, size: tuple[int, ...], guard: int, uniform: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """First pixels of the cells a patch may start in, and the weight of each."""
-        if any(n < m for n, m in zip(crop.shape, self.size, strict=True)):
-            return np.empty((0, len(self.size)), np.int64), np.empty(0)
+        if any(n < m for n, m in zip(crop.shape, size, strict=True)):
+            return np.empty((0, len(size)), np.int64), np.empty(0)
+        stride = self._stride(size)
         bad = torch.zeros(crop.shape) if crop.valid is None else (~crop.valid).float()
         for window in crop.held_out:
             bad[tuple(slice(max(0, w.start - guard), w.stop + guard) for w in window)] = 1
-        reach = [math.ceil((n + g - 1) / g) for n, g in zip(self.size, self.stride, strict=True)]
-        count = [(n - m) // g + 1 for n, m, g in zip(crop.shape, self.size, self.stride, strict=True)]
-        blocked = _windowed("max", bad, self.stride, reach, count)
+        reach = [math.ceil((n + g - 1) / g) for n, g in zip(size, stride, strict=True)]
+        count = [(n - m) // g + 1 for n, m, g in zip(crop.shape, size, stride, strict=True)]
+        blocked = _windowed("max", bad, stride, reach, count)
         free = blocked == 0
         if uniform:
             weight = free.double()
         else:
-            energy = _windowed("avg", _gradient(crop.high), self.stride, reach, count).double()
+            energy = _windowed("avg", _gradient(crop.high), stride, reach, count).double()
             seen = energy[free]
             top = float(torch.quantile(seen[:: max(1, len(seen) // 100_000)], 0.9)) if len(seen) else 1.0
             weight = ((energy / max(top, 1e-12)).clamp(max=1) + 1e-3) * free
         index = torch.nonzero(weight > 0)
-        starts = (index * torch.tensor(self.stride)).numpy().astype(np.int64)
+        starts = (index * torch.tensor(stride)).numpy().astype(np.int64)
         return starts, weight[tuple(index.T)].numpy().astype(np.float64)
 
 
 def _gradient(values: Tensor) -> Tensor:
-    """Length of the gradient, mean over channels, by forward differences: where there is detail."""
+    """Sum over axes and channels of the size of forward differences: where there is detail."""
     total = torch.zeros(values.shape[1:])
     for channel in values:
-        square = torch.zeros_like(channel)
         for axis in range(channel.dim()):
-            step = channel.diff(dim=axis)
-            square.narrow(axis, 0, step.shape[axis]).add_(step.square_())
-        total += square.sqrt_()
-    return total / len(values)
+            step = channel.diff(dim=axis).abs_()
+            total.narrow(axis, 0, step.shape[axis]).add_(step)
+    return total
 
 
 def _windowed(kind: str, field: Tensor, stride: Sequence[int], reach: Sequence[int], count: Sequence[int]) -> Tensor:

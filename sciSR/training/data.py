@@ -72,7 +72,7 @@ def gather(
     training = [crop for reference in references for crop in decode(reference, **options)]
     if not validation and not any(crop.held_out for crop in training) and fraction > 0:
         training = [hold_out(crop, fraction) for crop in training]
-    judged = [part for crop in training for part in validation_crops(crop)]
+    judged = [part for crop in training for part in validation_crops(crop, scale)]
     judged += [crop for reference in validation for crop in decode(reference, **options)]
     record = [_recorded(r, "training") for r in references] + [_recorded(r, "validation") for r in validation]
     return Data(training, _distinct(judged), record)

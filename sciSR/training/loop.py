@@ -316,9 +316,9 @@ def _restore(
 
 
 def _diverged(outcome: Outcome, places: Sequence[str], settings: Settings) -> DivergedError:
+    named = "; ".join(places[:4]) + (" and others" if len(places) > 4 else "")
     return DivergedError(
-        f"training: the loss is not finite at step {outcome.step}, on the patches {'; '.join(places[:4])}"
-        f"{' and others' if len(places) > 4 else ''}; the last good weights are kept; look at these places, "
+        f"training: the loss or its gradient is not finite at step {outcome.step}, on the patches {named}; the last good weights are kept; look at these places, "
         f"or lower learning_rate ({settings.learning_rate:g}) or clip ({settings.clip})",
         outcome,
     )

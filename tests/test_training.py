@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sciSR.errors import InputError, OutputExistsError, RunError
+from sciSR.networks import build_network, load_network
+from sciSR.networks.spec import SRNetwork
+from sciSR.raster import Raster
+from sciSR.resampling import upsample
+from sciSR.sampling import Reference
+from sciSR.training import TrainingResult, train
+
+NETWORK = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
+QUICK: dict[str, Any] = {
+    "network": NETWORK,
+    "sensor": "generic-gaussian",
+    "patch": 8,
+    "batch": 4,
+    "validate_every": 3,
+    "validation_count": 1,
+    "device": "cpu",
+}
+
+
+def scene(seed: int = 0, size: int = 72, name: str = "scene") -> Raster:
+    """Smooth blobs with sharp edges, so that there is something to learn."""
+    y, x = np.mgrid[0:size, 0:size] / 6.0
+    values = np.sign(np.sin(x + seed) * np.cos(y * 1.3)) + 0.3 * np.sin(3 * x * y / 20)
+    return Raster.from_array(
+        (values * 100 + 500).astype(np.float32), affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name=name
+    )
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_network(path).state_dict()
+
+
+def same(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def go(path: Path, **changes: Any) -> TrainingResult:
+    return train(scene(), path, **(QUICK | {"steps": 6} | changes))
+
+
+def test_it_learns_and_writes_a_checkpoint_that_says_everything(tmp_path: Path) -> None:
+    result = train(
+        scene(size=144),
+        tmp_path / "blobs.safetensors",
+        **(QUICK | {"steps": 60, "validate_every": 20, "learning_rate": 3e-3, "validation_fraction": 0.4}),
+    )
+    network = load_network(result.path)
+    assert network.card is not None
+    assert network.card.name == "blobs"
+    assert network.card.sensor is not None
+    assert network.card.normalization is not None
+    assert network.card.provenance["data"][0]["name"] == "scene"
+    assert network.spec.receptive_radius is not None
+    assert all(h <= r for h, r in zip(network.spec.halo, network.spec.receptive_radius, strict=True))
+    values = json.loads(result.record.read_text())
+    assert [h["step"] for h in values["history"]] == [20, 40, 60]
+    matched = values["scores"]["matched"]["scene"]
+    assert matched["network"]["psnr"] > matched["cubic"]["psnr"] + 0.2
+    assert "| matched | scene |" in result.table()
+    assert result.curve.read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.state.pt"))
+
+
+def test_the_same_call_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    first = go(tmp_path / "a" / "net.safetensors").path
+    assert first.read_bytes() == go(tmp_path / "b" / "net.safetensors").path.read_bytes()
+    assert not same(first, go(tmp_path / "c" / "net.safetensors", seed=1).path)
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def stop_at(step: int) -> Any:
+    def progress(done: int, total: int) -> None:
+        if done == step:
+            raise _StoppedError
+
+    return progress
+
+
+def test_a_killed_and_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    whole = go(tmp_path / "whole" / "net.safetensors", steps=9).path
+    target = tmp_path / "net.safetensors"
+    with pytest.raises(_StoppedError):
+        go(target, steps=9, progress=stop_at(5))
+    assert not target.exists()
+    resumed = go(target, steps=9, resume=True)
+    assert resumed.path.read_bytes() == whole.read_bytes()
+    assert [h["step"] for h in resumed.values["history"]] == [3, 6, 9]
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    with pytest.raises(_StoppedError):
+        go(target, progress=stop_at(4))
+    with pytest.raises(InputError, match=r"resume: learning_rate was 0\.001 when the run began and is 0\.01 now"):
+        go(target, resume=True, learning_rate=0.01)
+
+
+def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.state.pt").write_bytes(b"not a state")
+    with pytest.raises(InputError, match=r"net\.state\.pt: not the state of a training run"):
+        go(tmp_path / "net.safetensors", resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
+    values = scene().read().values.copy()
+    values[20:50, 20:50] = 1e30  # the gradient overflows
+    loud = Raster.from_array(values, affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name="loud")
+    with pytest.raises(RunError, match=r"is not finite at step \d+, on the patches loud y=\d+:\d+ x=\d+:\d+"):
+        train(loud, tmp_path / "net.safetensors", **QUICK, steps=30, normalization={"kind": "identity"})
+    assert not (tmp_path / "net.safetensors").exists()
+    kept = weights(tmp_path / "net.last_good.safetensors")
+    assert all(bool(torch.isfinite(v).all()) for v in kept.values())
+
+
+def test_a_dry_run_overfits_one_batch(tmp_path: Path) -> None:
+    result = go(tmp_path / "net.safetensors", dry_run=True, steps=150, validate_every=25, learning_rate=1e-2)
+    losses = [h["loss"] for h in result.values["history"]]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_accumulated_batches_are_one_larger_batch(tmp_path: Path) -> None:
+    plain = {"clip": None, "steps": 1, "validate_every": 1}
+    go(tmp_path / "a.safetensors", accumulate=2, **plain)
+    assert json.loads((tmp_path / "a.train.json").read_text())["settings"]["accumulate"] == 2
+
+
+def test_minutes_become_steps(tmp_path: Path) -> None:
+    result = go(tmp_path / "net.safetensors", steps=None, minutes=0.03, validate_every=1000)
+    assert result.values["steps"] > 5
+    assert result.values["seconds"] < 60
+
+
+def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
+    result = go(tmp_path / "net.safetensors", steps=400, patience=2, learning_rate=1e-12, warmup=0)
+    assert result.values["steps"] <= 12
+
+
+def test_fine_tuning_starts_from_weights_and_their_card(tmp_path: Path) -> None:
+    first = go(
+        tmp_path / "first.safetensors", steps=30, normalization={"kind": "fixed", "center": [500], "scale": [100]}
+    )
+    tuned = train(
+        scene(1), tmp_path / "tuned.safetensors", **(QUICK | {"network": str(first.path), "sensor": None}), steps=1
+    )
+    before, after = load_network(first.path), load_network(tuned.path)
+    assert before.card is not None
+    assert after.card is not None
+    assert after.card.normalization == before.card.normalization
+    assert after.card.sensor == before.card.sensor
+    x = torch.rand(1, 1, 12, 12)
+    with torch.no_grad():
+        assert float((before(x) - after(x)).abs().max()) < 0.1
+        assert float((before(x) - upsample(x, (2, 2))).abs().max()) > 0
+
+
+def test_a_network_object_in_three_dimensions_with_a_factor_per_axis(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (40, 24, 24)).cumsum(axis=0).astype(np.float32)
+    volume = Raster.from_array(values, affine=np.eye(4), axes="zyx", name="volume")
+    network = build_network("edsr", ndim=3, in_channels=1, scale={"z": 4}, features=4, blocks=1)
+    result = train(
+        volume,
+        tmp_path / "z4.safetensors",
+        **(QUICK | {"network": network, "sensor": "mri-thick", "patch": {"z": 4, "y": 10, "x": 10}}),
+        validation=Raster.from_array(values[::-1].copy(), affine=np.eye(4), axes="zyx", name="other"),
+        steps=2,
+    )
+    assert load_network(result.path).spec.scale == (4, 1, 1)
+    assert set(result.values["scores"]["matched"]) == {"other"}
+
+
+def test_real_pairs_need_no_sensor(tmp_path: Path) -> None:
+    fine = scene()
+    coarse = Raster.from_array(
+        fine.read().values.reshape(36, 2, 36, 2).mean((1, 3)),
+        affine=np.diag([20.0, -20.0, 1.0]),
+        axes="yx",
+        name="coarse",
+    )
+    result = train(Reference(fine, low=coarse, held_out={"y": (48, 72)}), tmp_path / "net.safetensors",
+                   **(QUICK | {"sensor": None}), steps=3)  # fmt: skip
+    card = load_network(result.path).card
+    assert card is not None
+    assert card.sensor is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "give one of them"),
+        ({"minutes": 1.0}, "give one of them"),
+        ({"sensor": None}, "no sensor came"),
+        ({"network": {"scale": 2}}, "names no family"),
+        ({"patch": {"z": 8}}, "one for each of y, x"),
+        ({"augment": {"flips": True}}, "augment: no setting flips; there are flip, swap"),
+        ({"precision": "int8"}, "precision: 'int8'"),
+        ({"schedule": "linear"}, "schedule: 'linear'"),
+        ({"patch": 60}, "no reference has room"),
+        ({"validation": "twice"}, "network has 2|both learned"),
+    ],
+)
+def test_wrong_settings_are_answered_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    if changes.get("validation") == "twice":
+        changes = {"validation": Raster.from_array(np.zeros((4, 4, 4)), affine=np.eye(4), axes="zyx", name="cube")}
+    with pytest.raises(InputError, match=message) as caught:
+        go(tmp_path / "net.safetensors", **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_is_not_replaced_unasked(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    target.write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        go(target)
+    assert isinstance(load_network(go(target, overwrite=True).path), SRNetwork)
