@@ -15,9 +15,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
-from sciSR.raster import Block, Raster, Window
+from sciSR.raster import ArraySource, Block, Raster, Window
 
+UTM = "EPSG:32618"
 NORTH_UP = Affine(10, 0, 499_980, 0, -10, 4_200_000)
+ROTATED = Affine(8, 6, 499_980, 6, -8, 4_200_000)
 SHEARED = Affine(7.3, 1.9, 499_980.1, -2.2, -8.7, 4_200_000.7)
 XMP = "<x:xmpmeta xmlns:x='adobe:ns:meta/'><a b='1'/></x:xmpmeta>"
 COEFFICIENTS = {
@@ -59,6 +61,12 @@ def write(path: Path, values: NDArray[Any], **profile: Any) -> Any:
             dataset = rasterio.open(path, "w", **settings | profile)
             dataset.write(values)
     return dataset
+
+
+def scene(path: Path, dtype: str = "uint16", shape: tuple[int, ...] = (2, 33, 47), **profile: Any) -> Path:
+    """A scene of random values without tags."""
+    with write(path, values_of(shape, dtype), **{"transform": NORTH_UP, "crs": UTM} | profile):
+        return path
 
 
 def write_tagged(path: Path, *, alpha: bool = False, mask: bool = False, size: tuple[int, int] = (48, 64)) -> Path:
@@ -140,6 +148,12 @@ class Repeated:
             yield window, self.read(window)
 
 
+def world(transform: Affine, row: float, column: float) -> NDArray[np.float64]:
+    """World coordinates of an index point."""
+    point: NDArray[np.float64] = np.array(transform).reshape(3, 3) @ [column, row, 1.0]
+    return point[:2]
+
+
 def repeat(values: NDArray[Any], scale: tuple[int, int]) -> NDArray[Any]:
     """The last two axes with every pixel repeated."""
     return np.repeat(np.repeat(values, scale[0], axis=-2), scale[1], axis=-1)
@@ -150,3 +164,16 @@ def refined(raster: Raster, scale: int | tuple[int, int]) -> Raster:
     factors = (scale, scale) if isinstance(scale, int) else scale
     grid = raster.grid.refine({"y": factors[0], "x": factors[1]})
     return raster.replace(source=Repeated(raster, factors), grid=grid)
+
+
+def physical(raster: Raster, values: Any) -> Raster:
+    """The raster with other physical values, as a network would give them."""
+    return raster.replace(source=ArraySource(np.asarray(values, np.float32)))
+
+
+def palette_file(path: Path) -> Path:
+    """A one-band image with a colour table."""
+    values = np.array([[[0, 1, 1, 2]] * 5], np.uint8)
+    with write(path, values, transform=NORTH_UP, crs=UTM, photometric="palette") as dataset:
+        dataset.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255), 2: (0, 0, 255, 255)})
+    return path

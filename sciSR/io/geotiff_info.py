@@ -39,8 +39,9 @@ def _layout(dataset: Any) -> dict[str, Any]:
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     rows, columns = dataset.block_shapes[0]
     predictor = f", predictor {structure['PREDICTOR']}" if "PREDICTOR" in structure else ""
+    blocks = "tiled" if columns < dataset.width else "strips"
     return {
-        "layout": "cloud-optimized" if structure.get("LAYOUT") == "COG" else "tiled" if dataset.is_tiled else "strips",
+        "layout": "cloud-optimized" if structure.get("LAYOUT") == "COG" else blocks,
         "block": f"{columns} x {rows} px, {structure.get('INTERLEAVE', 'BAND').lower()} interleaved",
         "compression": structure.get("COMPRESSION", "none").lower() + predictor,
         "overviews": [f"1/{factor}" for factor in dataset.overviews(1)] if dataset.count else [],

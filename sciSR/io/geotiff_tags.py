@@ -176,7 +176,7 @@ def _layout(dataset: Any) -> dict[str, Any]:
         "interleave": structure.get("INTERLEAVE", "BAND").lower(),
         "cog": structure.get("LAYOUT") == "COG",
         "block": (int(height), int(width)),
-        "tiled": bool(dataset.is_tiled),
+        "tiled": width < dataset.width or (width % 16 == 0 and height % 16 == 0),
         "overviews": overviews,
         "bits": dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"),
     }
