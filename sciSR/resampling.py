@@ -28,6 +28,7 @@ __all__ = [
     "resample_axis",
     "sample_axis",
     "sampling_taps",
+    "stencil",
     "taps",
     "upsample",
 ]
@@ -84,7 +85,7 @@ def _sample_strided(x: Tensor, dim: int, size: int, kernels: tuple[Kernel, ...])
     """:func:`sample_axis` for a whole step: every output pixel has the same weights."""
     n = x.shape[dim]
     step = n // size
-    first, weight = _stencil(step, kernels)
+    first, weight = stencil(step, kernels)
     count = weight.shape[1]
     padded = mirror_pad(x, dim, max(0, -first), max(0, first + count - step))
     start = max(0, first)
@@ -103,7 +104,7 @@ def _sample_strided(x: Tensor, dim: int, size: int, kernels: tuple[Kernel, ...])
 
 
 @lru_cache(maxsize=256)
-def _stencil(step: int, kernels: tuple[Kernel, ...]) -> tuple[int, NDArray[np.floating[Any]]]:
+def stencil(step: int, kernels: tuple[Kernel, ...]) -> tuple[int, NDArray[np.floating[Any]]]:
     """First offset from the block's first pixel, and weights ``(c, k)``, of the mean over a block of ``step``."""
     centre = (step - 1) / 2
     radius = max(kernel.radius for kernel in kernels)

@@ -273,6 +273,12 @@ class Sensor:
             return (self.other_mtf,)
         return mtfs if len(set(mtfs)) > 1 else mtfs[:1]
 
+    def split(self, channels: int) -> list[Sensor]:
+        """One sensor that serves all of ``channels``, or one for each where their bands differ."""
+        if not self.bands:
+            return [self]
+        return [replace(self, bands=(Band("band", mtf),)) for mtf in self._mtfs(channels)]
+
     def radius(self, scale: Scale, ndim: int | None = None) -> tuple[int, ...]:
         """Fine pixels beyond the ones under a coarse pixel, on each side, that can change its value; per axis.
 

@@ -25,6 +25,8 @@ CLASSICAL: Mapping[str, str] = MappingProxyType(
         "linear": "sciSR.classical.interpolation:Linear",
         "cubic": "sciSR.classical.interpolation:Cubic",
         "lanczos": "sciSR.classical.interpolation:Lanczos",
+        "bspline": "sciSR.classical.interpolation:BSpline",
+        "wiener": "sciSR.classical.phase_filter:Wiener",
         "ibp": "sciSR.classical.back_projection:BackProjection",
     }
 )

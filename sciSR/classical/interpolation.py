@@ -11,7 +11,7 @@ from sciSR.classical.method import Classical
 from sciSR.kernels import KERNELS
 from sciSR.resampling import upsample
 
-__all__ = ["Cubic", "Interpolation", "Lanczos", "Linear", "Nearest"]
+__all__ = ["BSpline", "Cubic", "Interpolation", "Lanczos", "Linear", "Nearest"]
 
 
 class Interpolation(Classical):
@@ -59,3 +59,13 @@ class Lanczos(Interpolation):
 
     family = "lanczos"
     kernel = "lanczos"
+
+
+class BSpline(Interpolation):
+    """Cubic B-spline interpolation, prefilter included (Unser et al. 1993, doi:10.1109/78.193220).
+
+    Its kernel never ends; it is cut at twelve pixels, where it has fallen below 1e-7.
+    """
+
+    family = "bspline"
+    kernel = "bspline"

@@ -13,7 +13,7 @@ from sciSR.errors import InputError
 from sciSR.grid import SPATIAL_AXES, scale_per_axis
 from sciSR.networks.spec import NetworkSpec, SRNetwork
 
-__all__ = ["AnySensor", "Classical", "WholeScale", "sensor_of"]
+__all__ = ["AnySensor", "Classical", "WholeScale", "sensor_of", "whole_scale"]
 
 WholeScale = float | Sequence[float] | Mapping[str, float]
 """One whole factor for all axes, one per axis in array order, or by axis name."""
@@ -38,12 +38,10 @@ class Classical(SRNetwork):
 
     def __init__(self, *, ndim: int, scale: WholeScale, in_channels: int = 1, **own: Any) -> None:
         super().__init__()
-        if ndim not in (2, 3):
-            raise InputError(f"{self.family}: ndim {ndim!r} came; expected 2 (y, x) or 3 (z, y, x)")
         if in_channels < 1:
             raise InputError(f"{self.family}: in_channels {in_channels} is not at least 1")
         self.ndim = ndim
-        self.scale = _whole(scale, ndim)
+        self.scale = whole_scale(scale, ndim)
         self.in_channels = in_channels
         plain = {k: v.to_dict() if isinstance(v, Sensor) else v for k, v in own.items()}
         self.arguments = {"ndim": ndim, "scale": list(self.scale), "in_channels": in_channels, **plain}
@@ -87,7 +85,14 @@ def sensor_of(sensor: AnySensor) -> Sensor:
     return load_sensor("generic-gaussian" if sensor is None else sensor).noiseless()
 
 
-def _whole(scale: WholeScale, ndim: int) -> tuple[int, ...]:
+def whole_scale(scale: WholeScale, ndim: int) -> tuple[int, ...]:
+    """Whole factor per spatial axis in array order.
+
+    Raises:
+        InputError: a factor that is not whole, an axis that is not there, or neither 2 nor 3 axes.
+    """
+    if ndim not in (2, 3):
+        raise InputError(f"network: ndim {ndim!r} came; expected 2 (y, x) or 3 (z, y, x)")
     axes = SPATIAL_AXES[-ndim:]
     if isinstance(scale, Sequence):
         if len(scale) != ndim:
