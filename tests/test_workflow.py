@@ -14,7 +14,7 @@ import pytest
 import sciSR.workflow as module
 from sciSR.config import make_workflow
 from sciSR.errors import InputError, MissingFileError, OutputExistsError, RunError
-from sciSR.io import open_raster
+from sciSR.io import open_raster, save_raster
 from sciSR.record import RunRecord, read_record, sha256_of
 from sciSR.workflow import Outcome, run_workflow
 from tests.made_files import smooth, write_scene, write_volume, write_weights
@@ -80,7 +80,8 @@ def test_an_output_lies_where_it_was_asked_for_with_its_record(tmp_path: Path, v
     outcome = run(settings(volume, tmp_path / "out", weights), watcher=listener)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scan.nii.gz", "scan.run.json"]
     assert open_raster(tmp_path / "out" / "scan.nii.gz").shape == (32, 36, 40)
-    assert outcome.failed == outcome.kept == ()
+    assert not outcome.failed
+    assert not outcome.kept
     calls = listener.steps["scan.nii.gz"]
     assert calls[-1] == (32 * 36 * 40, 32 * 36 * 40)
     assert [c[0] for c in calls] == sorted(c[0] for c in calls)
@@ -220,12 +221,11 @@ def test_an_input_that_fails_in_the_middle_does_not_stop_the_others(
     tmp_path: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_volume(tmp_path / "in" / "another.nii.gz")
-    save = module.save_raster
 
     def failing(raster: Any, path: Path, **options: Any) -> Path:
         if path.name == "another.nii.gz":
             raise RunError("another.nii.gz: the disk is gone")
-        return save(raster, path, **options)
+        return save_raster(raster, path, **options)
 
     monkeypatch.setattr(module, "save_raster", failing)
     listener = Listener()
