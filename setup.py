@@ -1,0 +1,8 @@
+"""Which folders are packed: those of sciSR, and configs/ as sciSR/configs; everything else is said in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["sciSR", "sciSR.*"]), "sciSR.configs"],
+    package_dir={"sciSR.configs": "configs"},
+)
