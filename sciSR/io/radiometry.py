@@ -101,6 +101,10 @@ def resolve(
 def _find(domains: Any, keys: tuple[str, ...]) -> str | None:
     for entries in domains:
         for key, value in entries.items():
+            # GDAL splits a text at its first colon or equals sign: "a:b=c" comes as key a, value "b=c"
+            rest, found, tail = str(value).partition("=")
+            if found and f"{key}:{rest}".upper() in keys:
+                return tail
             if key.upper() in keys:
                 return str(value)
     return None
