@@ -1,4 +1,4 @@
-"""Which folders are packed: those of sciSR, and configs/ as sciSR/configs; everything else is said in pyproject.toml."""
+"""Which folders are packed: those of sciSR, and configs/ as sciSR/configs; the rest is said in pyproject.toml."""
 
 from setuptools import find_packages, setup
 
