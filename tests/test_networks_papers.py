@@ -20,7 +20,7 @@ PUBLISHED: list[tuple[str, dict[str, Any], bool, int]] = [
     ("vdsr", {"scale": 2, "in_channels": 1}, True, 576 + 18 * 36_864 + 576),
     # Tai 2017, doi:10.1109/CVPR.2017.298: 297 thousand for B1U25
     ("drrn", {"scale": 2, "in_channels": 1}, True, 297_216),
-    # Zhang 2018, arXiv:1807.02758: 15.59 million at x4; the official module counts 15,592,379, of which 24 are mean shifts
+    # Zhang 2018, arXiv:1807.02758: 15.59 million at x4; the official module's 15,592,379 count 24 of the mean shifts
     ("rcan", {"scale": 4, "in_channels": 3, "groups": 10, "blocks": 20}, False, 15_592_379 - 24),
     # BasicSR and ESRGAN: 16.70 million
     ("rrdbnet", {"scale": 4, "in_channels": 3}, False, 16_697_987),
@@ -32,7 +32,7 @@ PUBLISHED: list[tuple[str, dict[str, Any], bool, int]] = [
     ("imdn", {"scale": 2, "in_channels": 3}, False, 694_000),
     ("imdn", {"scale": 3, "in_channels": 3}, False, 703_000),
     ("imdn", {"scale": 4, "in_channels": 3}, False, 715_000),
-    # light: 910 K at x2 and 930 K at x4 in Zhang 2022, arXiv:2203.06697, table 1 (the SwinIR paper itself says 878 K and
+    # light: 910 K at x2 and 930 K at x4 in Zhang 2022, arXiv:2203.06697, table 1 (the SwinIR paper says 878 K and
     # 897 K, which its published code does not have); classical: 11.8 million in Liang 2021, arXiv:2108.10257
     ("swinir", {"scale": 2, "in_channels": 3}, False, 910_000),
     ("swinir", {"scale": 4, "in_channels": 3}, False, 930_000),

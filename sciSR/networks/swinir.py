@@ -262,7 +262,7 @@ class WindowBlock(nn.Module):
         self.norm1 = nn.LayerNorm(features)
         self.attention = swin_unetr.WindowAttention(features, heads, self.window, qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(features)
-        self.mlp = MLPBlock(features, int(features * mlp_ratio), act="GELU", dropout_mode="swin")
+        self.mlp = MLPBlock(features, round(features * mlp_ratio), act="GELU", dropout_mode="swin")
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``x`` of axes ``(b, [z,] y, x, c)``, same shape."""
