@@ -161,6 +161,7 @@ def _run(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="folder or file; default: the workflow's")
     _set_option(parser)
     _run_options(parser)
+    _cluster_option(parser)
 
 
 def _upscale(commands: Any) -> None:
@@ -186,6 +187,7 @@ def _upscale(commands: Any) -> None:
         "--report", action="store_true", help="judge by Wald's protocol, and draw a picture and an HTML report"
     )
     _run_options(parser)
+    _cluster_option(parser)
 
 
 def _degrade(commands: Any) -> None:
@@ -274,6 +276,10 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there")
     parser.add_argument("--resume", action="store_true", help="keep outputs that are whole and up to date, do the rest")
     parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+
+
+def _cluster_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="compute on a dask cluster: tcp://host:8786")
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:

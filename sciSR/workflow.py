@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sciSR.batch import Job, expand_inputs, input_files, pair_outputs
+from sciSR.cluster import compute_parts
 from sciSR.config import Workflow, load_workflow, make_workflow
 from sciSR.console import LogWatcher, Watcher, one_line
 from sciSR.errors import SciSRError, SciSRWarning
 from sciSR.evaluation import ScoreTable
-from sciSR.io import open_raster, save_raster
+from sciSR.io import check_target, open_raster, save_raster
 from sciSR.journal import PartedSource
 from sciSR.networks import weights_path
 from sciSR.preflight import check_workflow
@@ -90,6 +91,7 @@ def run_workflow(
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    scheduler: str | None = None,
     watcher: Watcher | None = None,
 ) -> Outcome:
     """Do the steps of a workflow, or remake the output of a run record.
@@ -106,6 +108,8 @@ def run_workflow(
         overwrite: replace outputs that are there.
         resume: keep outputs that are whole and made from the same bytes with the same settings, go on with those
             that a killed run left unfinished, do the rest.
+        scheduler: address of a dask scheduler (``tcp://host:8786``) whose workers compute the result; the bytes are
+            the same.
         watcher: who is told of progress, warnings and failures; None: Python's logging.
 
     Raises:
@@ -132,7 +136,7 @@ def run_workflow(
     if output is not None:
         place = plan.output.model_copy(update={"path": os.fspath(output)})
         plan = plan.model_copy(update={"output": place})
-    outcome = _Run(plan, overwrite, resume, follow).all_of_it()
+    outcome = _Run(plan, overwrite, resume, scheduler, follow).all_of_it()
     if again is not None and only_moves(changes):
         for done in outcome.done:
             check_same(again, done.record.output)
@@ -143,10 +147,13 @@ def run_workflow(
 class _Run:
     """One workflow under way."""
 
-    def __init__(self, workflow: Workflow, overwrite: bool, resume: bool, watcher: Watcher) -> None:
+    def __init__(
+        self, workflow: Workflow, overwrite: bool, resume: bool, scheduler: str | None, watcher: Watcher
+    ) -> None:
         self.workflow = workflow
         self.overwrite = overwrite
         self.resume = resume
+        self.scheduler = scheduler
         self.watcher = watcher
         self.model: Model | None = None
         self.weights: FileFact | None = None
@@ -222,15 +229,7 @@ class _Run:
                 raster = open_input(self.workflow.input, job.input)
                 result = self._result(raster)
             with clock.step("write"):
-                progress = self.watcher.step(job.output.name)
-                save_raster(
-                    result,
-                    job.output,
-                    overwrite=self.overwrite,
-                    resume=self.resume and not is_remote(job.input) and isinstance(result.source, PartedSource),
-                    progress=progress,
-                    **self.workflow.output.options,
-                )
+                self._write(result, job)
             with clock.step("checksum"):
                 record = self._record(job, facts.result(), FileFact.of(job.output), raster, result)
         record = replace(record, timings=clock.seconds)
@@ -243,6 +242,17 @@ class _Run:
             record.write(job.record)
         self.watcher.say(f"record   {job.record}")
         return Done(job, record, table, (job.output, job.record, *drawn))
+
+    def _write(self, result: Raster, job: Job) -> None:
+        """Compute the result and write it; on a cluster, or going on where a killed run stopped, part by part."""
+        resume = self.resume and not is_remote(job.input) and isinstance(result.source, PartedSource)
+        options = self.workflow.output.options
+        if self.scheduler is not None:
+            check_target(result, job.output, overwrite=self.overwrite, **options)
+            compute_parts(result, job.output, self.scheduler, progress=self.watcher.step("parts on the cluster"))
+            resume = True
+        progress = self.watcher.step(job.output.name)
+        save_raster(result, job.output, overwrite=self.overwrite, resume=resume, progress=progress, **options)
 
     def _result(self, raster: Raster) -> Raster:
         if self.workflow.degrade is not None:

@@ -422,3 +422,14 @@ def test_nothing_is_warned_of_twice(tmp_path: Path, volume: Path, weights: Path)
     told = [str(w.message) for w in caught if "more than the network's" in str(w.message)]
     assert len(told) == len(set(told))
     assert told
+
+
+def test_a_cluster_gives_the_same_bytes(tmp_path: Path, volume: Path, weights: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    alone = run(settings(volume, tmp_path / "a", weights))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        spread = run(settings(volume, tmp_path / "b", weights), scheduler=cluster.scheduler_address)
+    assert spread.done[0].job.output.read_bytes() == alone.done[0].job.output.read_bytes()
+    assert left_behind(tmp_path / "b") == []

@@ -19,6 +19,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         output=arguments.output,
         overwrite=arguments.overwrite,
         resume=arguments.resume,
+        scheduler=arguments.scheduler,
         watcher=console,
     )
     return finish(outcome, console)

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         make_workflow(values, name=""),
         overwrite=arguments.overwrite,
         resume=arguments.resume,
+        scheduler=arguments.scheduler,
         watcher=console,
     )
     return finish(outcome, console)
