@@ -286,6 +286,7 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--device", default=_GIVEN, help="auto, cpu, cuda, cuda:1, …")
     group.add_argument("--precision", default=_GIVEN, help="auto, float32, bf16, fp16, int8")
+    group.add_argument("--backend", default=_GIVEN, help="auto, torch, openvino")
     group.add_argument(
         "--tile", default=_GIVEN, type=_tile, metavar="PX", help="pixels per axis, auto, or none (whole)"
     )

@@ -29,7 +29,7 @@ from sciSR.memory import available_memory, needed_memory
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.record import is_remote
-from sciSR.steps import Model, coarsened, engine_facts, known_sensor, load_model, open_input, refined
+from sciSR.steps import Model, coarsened, consistent, engine_facts, known_sensor, load_model, open_input, refined
 
 __all__ = ["Outlook", "Preflight", "check_workflow"]
 
@@ -125,7 +125,7 @@ def _setting_checks(workflow: Workflow) -> Iterator[Any]:
     if workflow.upscale is not None:
         device = workflow.upscale.device
         yield lambda: pick_device(device)
-    for section in (workflow.upscale, workflow.degrade, workflow.evaluate):
+    for section in (workflow.upscale, workflow.consistency, workflow.degrade, workflow.evaluate):
         if section is not None and section.sensor is not None:
             sensor = section.sensor
             yield lambda sensor=sensor: load_sensor(sensor)
@@ -196,8 +196,12 @@ def _outcome(workflow: Workflow, raster: Raster, model: Model | None) -> Raster 
         return coarsened(raster, workflow.degrade)
     if workflow.upscale is None or model is None:
         return None
-    plain = {"precision": "float32"} if workflow.upscale.precision == "auto" else {}
-    return refined(raster, model, workflow.upscale, normalization=Normalization(), **plain)
+    section = workflow.upscale
+    light: dict[str, Any] = {}
+    if section.precision != "int8" and section.backend != "openvino":  # these look at the values to be set up
+        light = {"normalization": Normalization()} | ({"precision": "float32"} if section.precision == "auto" else {})
+    result = refined(raster, model, section, **light)
+    return consistent(raster, result, model, workflow)
 
 
 def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sciSR.classical import CLASSICAL
-from sciSR.config import DegradeSection, EvaluateSection, InputSection, UpscaleSection, Workflow
-from sciSR.consistency import residual
+from sciSR.config import ConsistencySection, DegradeSection, EvaluateSection, InputSection, UpscaleSection, Workflow
+from sciSR.consistency import enforce, residual
 from sciSR.console import Progress
 from sciSR.degradation import Sensor, degrade, load_sensor
 from sciSR.errors import InputError
@@ -20,12 +20,13 @@ from sciSR.labels import check_labels, upscale_labels
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
-from sciSR.raster import Raster
+from sciSR.raster import BlockSource, Raster
 
 __all__ = [
     "Model",
     "coarsened",
     "consistency_facts",
+    "consistent",
     "engine_facts",
     "evaluated",
     "known_sensor",
@@ -73,6 +74,38 @@ def refined(raster: Raster, model: Model, section: UpscaleSection, **changes: An
     result = upscale(raster, model, **{**arguments, **plain})
     classes = upscale_labels(raster, result.grid.shape, "linear" if model == "linear" else "nearest")
     return classes.replace(grid=result.grid, provenance={**result.provenance, "SCISR_MODEL": "classes"})
+
+
+def consistent(raster: Raster, result: Raster, model: Model, workflow: Workflow) -> Raster:
+    """The lazy result after the consistency step; the same where there is none.
+
+    Raises:
+        InputError: no sensor is known.
+    """
+    section = workflow.consistency
+    if section is None:
+        return result
+    sensor = known_sensor(model, section, workflow.upscale)
+    if sensor is None:
+        raise InputError("consistency.sensor is missing: the model does not state the sensor it is for; name one")
+    enforced = enforce(result, raster, sensor, iterations=section.iterations, exact=section.exact, floor=section.floor)
+    facts = {**engine_facts(result), "consistency": {"iterations": section.iterations, "sensor": sensor.to_dict()}}
+    return enforced.replace(source=_Told(enforced.source, facts))
+
+
+class _Told:
+    """A source that also tells facts for the record."""
+
+    def __init__(self, source: BlockSource, facts: dict[str, Any]) -> None:
+        self._source = source
+        self._facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def record(self) -> dict[str, Any]:
+        """The facts."""
+        return self._facts
 
 
 def _holds_classes(raster: Raster) -> bool:
@@ -151,8 +184,10 @@ def consistency_facts(raster: Raster, result: Raster, sensor: Sensor | None) -> 
     return {**residual(high, low, sensor).to_dict(), "unit": raster.unit, "on": told}
 
 
-def known_sensor(model: Model, section: EvaluateSection | None, settings: UpscaleSection | None) -> Sensor | None:
-    """The sensor that the evaluation names, else that of the upscaling, else the checkpoint's own."""
+def known_sensor(
+    model: Model, section: EvaluateSection | ConsistencySection | None, settings: UpscaleSection | None
+) -> Sensor | None:
+    """The sensor that the step names, else that of the upscaling, else the checkpoint's own."""
     for given in (section, settings):
         if given is not None and given.sensor is not None:
             return load_sensor(given.sensor)
@@ -176,13 +211,15 @@ def resolved(workflow: Workflow, source: str, output: str, engine: Mapping[str, 
     if workflow.upscale is not None:
         chosen: dict[str, Any] = {"network": model, "sensor": _plain_sensor(workflow.upscale.sensor)}
         chosen |= {
-            k: engine[k] for k in ("device", "precision") if getattr(workflow.upscale, k) == "auto" and k in engine
+            k: engine[k]
+            for k in ("device", "precision", "backend")
+            if getattr(workflow.upscale, k) == "auto" and k in engine
         }
         if workflow.upscale.tile == "auto" and engine.get("executor") == "tiles":
             axes = ("z", "y", "x")[-len(engine["plan"]["tile"]) :]
             chosen["tile"] = dict(zip(axes, engine["plan"]["tile"], strict=True))
         changes["upscale"] = workflow.upscale.model_copy(update=chosen)
-    for name in ("degrade", "evaluate"):
+    for name in ("consistency", "degrade", "evaluate"):
         section = getattr(workflow, name)
         if section is not None:
             changes[name] = section.model_copy(update={"sensor": _plain_sensor(section.sensor)})
@@ -200,6 +237,7 @@ def _engine(section: UpscaleSection) -> dict[str, Any]:
         "device": section.device,
         "tile": section.tile,
         "precision": section.precision,
+        "backend": section.backend,
         "exact": section.exact,
         "normalization": None if recipe is None else Normalization(**recipe.model_dump()),
         "workers": section.workers,

@@ -30,6 +30,7 @@ from sciSR.steps import (
     Model,
     coarsened,
     consistency_facts,
+    consistent,
     engine_facts,
     evaluated,
     known_sensor,
@@ -259,7 +260,8 @@ class _Run:
             return coarsened(raster, self.workflow.degrade)
         assert self.workflow.upscale is not None
         assert self.model is not None
-        return refined(raster, self.model, self.workflow.upscale)
+        result = refined(raster, self.model, self.workflow.upscale)
+        return consistent(raster, result, self.model, self.workflow)
 
     def _afterwards(
         self, job: Job, raster: Raster, record: RunRecord, clock: _Clock
@@ -268,7 +270,8 @@ class _Run:
         assert self.model is not None
         written = self._written(job)
         with clock.step("consistency"):
-            sensor = known_sensor(self.model, self.workflow.evaluate, self.workflow.upscale)
+            step = self.workflow.consistency or self.workflow.evaluate
+            sensor = known_sensor(self.model, step, self.workflow.upscale)
             record = replace(record, consistency=consistency_facts(raster, written, sensor))
             if record.consistency is not None:
                 self.watcher.say(_consistent(record.consistency))

@@ -15,6 +15,7 @@ import yaml
 
 from sciSR.config import (
     AugmentSection,
+    ConsistencySection,
     DegradeSection,
     EvaluateSection,
     NormalizationSection,
@@ -262,6 +263,7 @@ def parameters(function: Callable[..., Any], *without: str) -> set[str]:
 
 
 def test_the_keys_of_a_step_are_the_arguments_of_its_function() -> None:
+    from sciSR.consistency import enforce
     from sciSR.degradation import degrade
     from sciSR.evaluation import evaluate, wald
     from sciSR.inference import upscale
@@ -271,6 +273,7 @@ def test_the_keys_of_a_step_are_the_arguments_of_its_function() -> None:
 
     assert names(UpscaleSection) == parameters(upscale, "raster")
     assert names(DegradeSection) == parameters(degrade, "raster")
+    assert names(ConsistencySection) == parameters(enforce, "result", "low")
     judged = parameters(wald, "raster", "network", "progress", "upscale_options") | parameters(
         evaluate, "result", "low", "progress"
     )

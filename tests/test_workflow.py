@@ -118,6 +118,21 @@ def test_the_consistency_in_the_record_is_that_of_the_saved_file(tmp_path: Path,
     assert record.consistency["rmse"] == pytest.approx(float(np.sqrt(np.mean((seen - truth) ** 2))), rel=1e-3)
 
 
+def test_the_consistency_step_makes_the_result_explain_its_input(tmp_path: Path, volume: Path, weights: Path) -> None:
+    plain = record_of(run(settings(volume, tmp_path / "plain", weights)))
+    enforced = run(settings(volume, tmp_path / "fitted", weights, consistency={"iterations": 8}))
+    fitted = record_of(enforced)
+    assert plain.consistency is not None
+    assert fitted.consistency is not None
+    assert fitted.consistency["relative"] < 0.2 * plain.consistency["relative"]
+    assert fitted.engine["consistency"]["iterations"] == 8
+    assert fitted.engine["plan"] == plain.engine["plan"]
+    again = run_workflow(enforced.done[0].job.record, output=tmp_path / "again", watcher=Listener())
+    assert again.done[0].job.output.read_bytes() == enforced.done[0].job.output.read_bytes()
+    with pytest.raises(InputError, match=r"consistency\.sensor is missing"):
+        run(settings(volume, tmp_path / "none", "cubic", consistency={}))
+
+
 @pytest.mark.parametrize("network", ["cubic", "ibp", "weights"])
 def test_a_record_makes_its_output_again_byte_for_byte(
     tmp_path: Path, volume: Path, weights: Path, network: str

@@ -12,7 +12,7 @@ from sciSR.workflow import run_workflow
 
 __all__ = ["given", "run"]
 
-ENGINE = ("network", "scale", "target_spacing", "device", "precision", "tile", "exact", "workers", "sensor")
+ENGINE = ("network", "scale", "target_spacing", "device", "precision", "backend", "tile", "exact", "workers", "sensor")
 INPUT = ("labels", "offset", "nodata")
 OUTPUT = ("suffix", "cog", "dtype", "compress")
 

@@ -2,6 +2,7 @@
 
 from sciSR.config.loading import dump_workflow, load_workflow, make_workflow, workflow_schema
 from sciSR.config.schema import (
+    ConsistencySection,
     DegradeSection,
     EvaluateSection,
     InputSection,
@@ -17,6 +18,7 @@ from sciSR.config.workflow_file import Workflow
 
 __all__ = [
     "AugmentSection",
+    "ConsistencySection",
     "DegradeSection",
     "EvaluateSection",
     "InputSection",

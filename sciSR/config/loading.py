@@ -23,6 +23,7 @@ REFERENCES = {
     "train": "train",
     "upscale": "upscale",
     "degrade": "degrade",
+    "consistency": "consistency",
     "evaluate": "evaluate",
     "report": "report",
     "train.normalization": "normalizations",

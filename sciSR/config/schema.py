@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sciSR.config.values import Factors, Paths, Pixels, Spacing
 
 __all__ = [
+    "ConsistencySection",
     "DegradeSection",
     "EvaluateSection",
     "InputSection",
@@ -110,6 +111,8 @@ class UpscaleSection(Section):
     """Pixels of a tile along each axis or by name, ``auto``, or null for the whole image at once."""
     precision: Precision = "auto"
     """Number type of the network's residual."""
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the network; ``auto``: OpenVINO for int8, else torch."""
     exact: bool = False
     """Read the whole receptive field around each tile instead of the measured halo."""
     normalization: NormalizationSection | None = None
@@ -124,6 +127,19 @@ class UpscaleSection(Section):
         if self.scale is not None and self.target_spacing is not None:
             raise ValueError("scale and target_spacing both came; give the one that is meant")
         return self
+
+
+class ConsistencySection(Section):
+    """Make the result explain its input: :func:`sciSR.consistency.enforce`."""
+
+    sensor: str | dict[str, Any] | None = None
+    """What the input was seen with: a name, a file, or its keys; null: the checkpoint's own."""
+    iterations: int = Field(default=10, ge=0)
+    """Back-projections; few where the input is noisy, for they put its noise into the result."""
+    exact: bool = False
+    """Read all that can matter around each tile."""
+    floor: float | None = None
+    """Least value of the result (0 for magnitude images), or null."""
 
 
 class DegradeSection(Section):

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from sciSR.config.schema import (
+    ConsistencySection,
     DegradeSection,
     EvaluateSection,
     InputSection,
@@ -21,7 +22,7 @@ __all__ = ["Workflow"]
 
 
 class Workflow(Section):
-    """A run: input -> train -> upscale (or degrade) -> evaluate -> report; steps that are not named are not done."""
+    """A run: train, upscale and consistency (or degrade), evaluate, report; a step that is not named is not done."""
 
     input: InputSection | None = None
     """What is read."""
@@ -29,6 +30,8 @@ class Workflow(Section):
     """Make a network first."""
     upscale: UpscaleSection | None = None
     """Refine the input."""
+    consistency: ConsistencySection | None = None
+    """Make the result explain its input."""
     degrade: DegradeSection | None = None
     """Coarsen the input."""
     evaluate: EvaluateSection | None = None
@@ -48,6 +51,6 @@ class Workflow(Section):
             raise ValueError("the key input is missing; name a file, a pattern or a list (--set input=FILE)")
         if self.upscale is not None and self.upscale.network is None and self.train is None:
             raise ValueError("upscale.network is missing; name shipped weights, a file or a classical method")
-        if self.upscale is None and (self.evaluate is not None or self.report is not None):
-            raise ValueError("evaluate and report need an upscale step")
+        if self.upscale is None and (self.evaluate or self.report or self.consistency):
+            raise ValueError("consistency, evaluate and report need an upscale step")
         return self
