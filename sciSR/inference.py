@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from sciSR import __version__
-from sciSR.backends import Precision, has_fast_bfloat16, pick_device, prepare
+from sciSR.backends import Precision, Runner, has_fast_bfloat16, pick_device, prepare
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.degradation import Sensor
 from sciSR.depth_first import NotStreamableError, derive
@@ -20,7 +20,8 @@ from sciSR.grid import Grid, scale_per_axis
 from sciSR.networks import load_network
 from sciSR.networks.spec import NetworkSpec, SRNetwork
 from sciSR.normalization import Normalization
-from sciSR.precision import check_precision
+from sciSR.openvino_backend import prepare_openvino
+from sciSR.precision import calibration_patches, check_precision
 from sciSR.raster import Channel, Raster
 from sciSR.regrid import regrid
 from sciSR.strips import StripSource
@@ -29,11 +30,12 @@ from sciSR.tiling import TilePlan
 
 __all__ = ["upscale"]
 
-_TILE = {2: 256, 3: 64}
-"""Pixels of a tile per axis on a CPU: large enough for a small share of halo, small enough for the cache; the 2D size
-makes 512-pixel output blocks at factor 2, so that no block of a tiled GeoTIFF is encoded twice."""
-_TILE_ON_DEVICE = {2: 1024, 3: 128}
+_TILE = {"cpu": {2: 256, 3: 64}, "openvino": {2: 512, 3: 96}, "device": {2: 1024, 3: 128}}
+"""Pixels of a tile per axis: large enough for a small share of halo, small enough for cache and memory; the 2D sizes
+make whole 512-pixel output blocks at factor 2, so that no block of a tiled GeoTIFF is encoded twice."""
 _FILL_REACH = 16
+_EXPECTED_DB = {"bf16": 60.0, "fp16": 60.0, "int8": 48.0}
+"""Least PSNR to float32 that a low precision should keep on an image; below it a warning says so."""
 _KERNELS = {"nearest", "linear", "cubic", "lanczos"}
 
 
@@ -54,11 +56,12 @@ def upscale(
     target_spacing: float | Mapping[str, float] | Literal["isotropic"] | None = None,
     device: str = "auto",
     tile: int | Mapping[str, int] | Literal["auto"] | None = "auto",
-    precision: Precision | Literal["auto"] = "auto",
+    precision: Precision | Literal["auto", "int8"] = "auto",
     exact: bool = False,
     normalization: Normalization | None = None,
     sensor: Sensor | str | None = None,
     workers: int | None = None,
+    backend: Literal["auto", "torch", "openvino"] = "auto",
 ) -> Raster:
     """The raster with finer pixels over the same field of view; lazy, computed tile by tile when read or saved.
 
@@ -73,11 +76,12 @@ def upscale(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         tile: pixels of a tile per axis; ``"auto"`` chooses, None takes the whole image at once.
         precision: of the network's residual; ``"auto"`` takes bfloat16 where the hardware is fast at it and the loss,
-            measured on this raster, stays below 60 dB, else float32.
+            measured on this raster, keeps 60 dB, else float32; ``"int8"`` quantises on this raster's own patches.
         exact: read the whole receptive field around a tile instead of the measured halo.
         normalization: how values become the network's; default the checkpoint's own, or as they are for a bare network.
         sensor: the degradation that back-projection assumes; default the checkpoint's, or a Gaussian.
         workers: tiles worked on at once; default one per core.
+        backend: ``"torch"``, or ``"openvino"`` (CPU, optional extra); ``"auto"`` takes OpenVINO for int8 alone.
 
     Returns:
         A lazy raster of physical values in the input's units, on the refined grid. Its ``source.record()`` tells plan,
@@ -96,13 +100,15 @@ def upscale(
     if scale is not None and target_spacing is not None:
         raise InputError("upscale: scale and target_spacing exclude each other; give one")
     wanted = _wanted_grid(raster, scale, target_spacing)
+    if backend not in ("auto", "torch", "openvino"):
+        raise InputError(f"backend: {backend!r} came; expected auto, torch or openvino")
     if isinstance(network, str) and network in _KERNELS:
         return _interpolated(raster, network, wanted or raster.grid.refine(2))
     if isinstance(network, str):
         network = _named(network, raster, wanted, sensor)
     target = _target(raster, network.spec, wanted)
     _check_channels(raster, network)
-    result = _run(raster, network, target, device, tile, precision, exact, normalization, workers)
+    result = _run(raster, network, target, device, tile, precision, exact, normalization, workers, backend)
     if result.grid.shape == target.grid.shape:
         return result
     fine = regrid(result, target.grid.shape)
@@ -204,12 +210,14 @@ def _run(
     exact: bool,
     normalization: Normalization | None,
     workers: int | None,
+    backend: str,
 ) -> Raster:
     """The lazy result at the network's own factors."""
     where = pick_device(device)
     recipe = normalization or (network.card.normalization if network.card else None) or Normalization()
     intensity = recipe.fit(raster)
-    plan, fill = _plan(raster, network.spec, target, tile, exact, where.type)
+    kind = "device" if where.type != "cpu" else "openvino" if backend == "openvino" or precision == "int8" else "cpu"
+    plan, fill = _plan(raster, network.spec, target, tile, exact, kind)
     runner = prepare(network, where, "float32")
     job = TileJob(raster, runner, plan, intensity, target.order, fill)
     facts: dict[str, Any] = {
@@ -218,10 +226,10 @@ def _run(
         "exact": exact,
         "normalization": recipe.to_dict(),
     }
-    if precision != "float32":
-        job, facts["precision_check"] = _lowered(job, network, precision)
+    at_once = workers or worker_count(where, plan)
+    job, facts["precision_check"] = _lowered(job, network, precision, backend, at_once)
     grid = raster.grid.resize(plan.output_shape)
-    source = _source(job, tile, workers or worker_count(where, plan), facts)
+    source = _source(job, tile, at_once, facts)
     channels = raster.channels if job.out_channels == len(raster.channels) else (Channel(),) * job.out_channels
     return raster.replace(
         source=source,
@@ -234,32 +242,56 @@ def _run(
 
 def _source(job: TileJob, tile: Any, workers: int, facts: dict[str, Any]) -> UpscaledSource:
     """Depth-first where the network allows it and no tile size was asked for, else tiles; the record says why."""
-    if tile != "auto" or job.runner.device.type != "cpu" or list(job.order) != sorted(job.order):
+    runner = job.runner
+    in_order = list(job.order) == sorted(job.order)
+    if tile != "auto" or not isinstance(runner, Runner) or runner.device.type != "cpu" or not in_order:
         return UpscaledSource(job, workers=workers, facts=facts)
     try:
-        program = derive(job.runner.residual_network)
+        program = derive(runner.residual_network)
     except NotStreamableError as error:
         return UpscaledSource(job, workers=workers, facts={**facts, "not_depth_first": str(error)})
     return StripSource(job, program, workers=workers, facts=facts)
 
 
-def _lowered(job: TileJob, network: SRNetwork, precision: Any) -> tuple[TileJob, dict[str, Any]]:
-    """The job at the precision asked for; with ``auto`` only if a check on this raster passes."""
+def _lowered(job: TileJob, network: SRNetwork, precision: Any, backend: str, workers: int) -> tuple[TileJob, Any]:
+    """The job at the precision and on the backend asked for, and what was measured of its loss."""
+    device = job.runner.device
+    if backend == "openvino" or precision == "int8":
+        if device.type != "cpu":
+            raise InputError(f"precision: int8 and OpenVINO run on the CPU here, but the device is {device.type}")
+        chosen = "float32" if precision == "auto" else precision
+        runner = prepare_openvino(network, chosen, streams=workers, calibration=lambda: calibration_patches(job))
+        compiled = replace(job, runner=runner)
+        return compiled, {"asked": precision, **_told(job, compiled)} if chosen != "float32" else {"asked": precision}
+    if precision == "float32":
+        return job, {"asked": precision}
     if precision != "auto":
-        return _with(job, prepare(network, job.runner.device, precision)), {"asked": precision}
-    if not has_fast_bfloat16(job.runner.device):
-        return job, {"asked": "auto", "reason": "no fast bfloat16 here"}
-    lowered = _with(job, prepare(network, job.runner.device, "bf16"))
+        lowered = replace(job, runner=prepare(network, device, precision))
+        return lowered, {"asked": precision, **_told(job, lowered)}
+    if not has_fast_bfloat16(device):
+        return job, {"asked": "auto", "reason": "bfloat16 is not faster than float32 here"}
+    lowered = replace(job, runner=prepare(network, device, "bf16"))
     report = check_precision(job, lowered)
     return (lowered if report["passed"] else job), {"asked": "auto", **report}
 
 
-def _with(job: TileJob, runner: Any) -> TileJob:
-    return TileJob(job.raster, runner, job.plan, job.intensity, job.order, job.fill_reach)
+def _told(full: TileJob, low: TileJob) -> dict[str, Any]:
+    """The measured loss of a precision that was asked for; a warning where it is larger than one would expect."""
+    smallest = min(16, *(full.plan.shape[a] for a in full.order))
+    report = check_precision(full, low, smallest=smallest)
+    limit = _EXPECTED_DB[low.runner.precision]
+    if report.get("psnr_db", limit) < limit:
+        warnings.warn(
+            f"{full.raster.name}: {low.runner.precision} is only {report['psnr_db']} dB from float32 on this image, "
+            f"expected {limit:g} or more; use float32",
+            PrecisionWarning,
+            stacklevel=6,
+        )
+    return report
 
 
 def _plan(
-    raster: Raster, spec: NetworkSpec, target: _Target, tile: Any, exact: bool, device: str
+    raster: Raster, spec: NetworkSpec, target: _Target, tile: Any, exact: bool, kind: str
 ) -> tuple[TilePlan, int]:
     """The tiles over the raster's spatial axes, and how deep holes are filled."""
     shape = raster.grid.shape
@@ -269,7 +301,7 @@ def _plan(
         radius = spec.receptive_radius
         halo[position] = radius[i] if exact and radius is not None else spec.halo[i]
         align[position] = spec.alignment[i]
-        sizes[position] = (_TILE if device == "cpu" else _TILE_ON_DEVICE)[spec.ndim]
+        sizes[position] = _TILE[kind][spec.ndim]
     if isinstance(tile, int):
         sizes = [tile] * n
     elif isinstance(tile, Mapping):

@@ -16,28 +16,30 @@ from numpy.typing import NDArray
 from sciSR.tiles import TileJob
 from sciSR.tiling import Tile
 
-__all__ = ["MIN_PSNR_DB", "check_precision"]
+__all__ = ["MIN_PSNR_DB", "calibration_patches", "check_precision"]
 
 MIN_PSNR_DB = 60.0
 _MAX_BIAS_STEPS = 0.1
 _SHARE = 0.01
 _CANDIDATES_PER_AXIS = {2: 5, 3: 3}
 _RUN = 2
+_CALIBRATION_PX = {2: 64, 3: 24}
 _SIZES = {2: (64, 48, 32, 24), 3: (24, 20, 16, 12)}
 
 
-def check_precision(full: TileJob, low: TileJob) -> dict[str, Any]:
+def check_precision(full: TileJob, low: TileJob, *, smallest: int | None = None) -> dict[str, Any]:
     """Compare two runners on the most detailed of at least 16 sampled patches.
 
     Args:
         full: the job at float32.
         low: the same job at low precision.
+        smallest: patch to use where even the smallest would cost more than its share; None: then do not check.
 
     Returns:
         ``passed`` and, where it was measured, ``psnr_db``, ``bias_steps``, ``p99_9_steps`` and the patches used; or the
         ``reason`` why it was not.
     """
-    size = _patch_size(full)
+    size = _patch_size(full) or smallest
     if size is None:
         return {"passed": False, "reason": "the image is too small for the check to cost at most 1 % of the run"}
     patches = _candidates(full, size)
@@ -70,6 +72,14 @@ def _judged(job: TileJob, difference: NDArray[np.float64], span: float) -> dict[
         "bias_steps": round(bias, 4),
         "p99_9_steps": round(top, 3),
     }
+
+
+def calibration_patches(job: TileJob) -> list[NDArray[np.float32]]:
+    """The sampled patches without holes, as the network takes them, the most detailed first."""
+    dims = job.runner.network.spec.ndim
+    size = min(_CALIBRATION_PX[dims], *(job.plan.shape[a] for a in job.order))
+    patches = sorted(_candidates(job, size), key=lambda patch: _detail(patch[1]), reverse=True)
+    return [job.to_network_axes(values) for _, values in patches]
 
 
 def _patch_size(job: TileJob) -> int | None:

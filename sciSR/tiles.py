@@ -24,6 +24,7 @@ from sciSR.backends import Runner
 from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
 from sciSR.normalization import IntensityMap
+from sciSR.openvino_backend import OpenVinoRunner
 from sciSR.raster import Block, Raster, Window
 from sciSR.tiling import Tile, TilePlan
 
@@ -44,7 +45,7 @@ class TileJob:
     """
 
     raster: Raster
-    runner: Runner
+    runner: Runner | OpenVinoRunner
     plan: TilePlan
     intensity: IntensityMap
     order: tuple[int, ...]

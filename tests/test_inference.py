@@ -227,3 +227,23 @@ def test_shipped_weights_tile_as_the_whole(name: str) -> None:
     for settings in choices:
         got, _ = _streamed(upscale(raster, network, precision="float32", **settings))
         assert np.abs(got - whole)[valid].max() <= TOLERANCE * np.ptp(whole[valid])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [{"ndim": 2, "in_channels": 4, "scale": 2}, {"ndim": 3, "in_channels": 1, "scale": 2}]
+)
+def test_openvino_agrees_with_torch(arguments: dict[str, Any]) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    raster = _scene(4, holes=False) if arguments["ndim"] == 2 else _volume()
+    network = _network(**arguments)
+    torch_values = upscale(raster, network, precision="float32", tile=None).read().values
+    span = np.ptp(torch_values)
+    same, _ = _streamed(upscale(raster, network, backend="openvino", precision="float32", tile=32))
+    assert np.abs(same - torch_values).max() <= 4 * TOLERANCE * span
+    result = upscale(raster, network, precision="int8", tile=32)
+    coarse, _ = _streamed(result)
+    mse = float(((coarse - torch_values) ** 2).mean())
+    assert 0 < mse < span**2 / 10**4
+    assert result.source.record()["precision_check"]["psnr_db"] > 30  # type: ignore[attr-defined]
