@@ -29,6 +29,10 @@ ADAPTERS: dict[str, str] = {
     ".tif": "sciSR.io.geotiff:GeoTiffAdapter",
     ".tiff": "sciSR.io.geotiff:GeoTiffAdapter",
     ".vrt": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".nrrd": "sciSR.io.nrrd:NrrdAdapter",
+    ".nhdr": "sciSR.io.nrrd:NrrdAdapter",
+    ".mha": "sciSR.io.metaimage:MetaImageAdapter",
+    ".mhd": "sciSR.io.metaimage:MetaImageAdapter",
     ".jp2": "sciSR.io.geotiff:GeoTiffAdapter",
     ".zarr": "sciSR.io.zarr:ZarrAdapter",
 }

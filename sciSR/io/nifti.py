@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from sciSR.encoding import Encoding
-from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
-from sciSR.grid import RAS_MM
+from sciSR.errors import FormatError, InputError, MetadataWarning
 from sciSR.io.adapter import Writer
 from sciSR.io.bids import carry_over, read_sidecar, sidecar_path, stable, to_json
 from sciSR.io.gzipped import GzipSlabs, is_gzip
@@ -25,7 +24,6 @@ from sciSR.io.nifti_describe import described
 from sciSR.io.nifti_geometry import locate, with_spacing
 from sciSR.io.nifti_header import Header, decode_encoding, partner, read_header
 from sciSR.io.nifti_write import (
-    UNIT_MM,
     comment,
     header_of,
     nifti_writer,
@@ -36,6 +34,7 @@ from sciSR.io.nifti_write import (
     version_for,
 )
 from sciSR.io.planes import MappedPlanes, StoredSource
+from sciSR.io.volumes import check_input_safe, check_options, check_volume
 from sciSR.raster import Channel, Metadata, Raster
 
 __all__ = ["NiftiAdapter"]
@@ -65,7 +64,7 @@ class NiftiAdapter:
 
     def open(self, path: str, **options: Any) -> Raster:
         """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``; values scaled by slope and intercept."""
-        _known(options, ("labels", "spacing", "nodata"), path)
+        check_options(options, ("labels", "spacing", "nodata"), path, self.name)
         _, raster, _, notes = _opened(path, **options)
         for note in notes:
             warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
@@ -82,21 +81,13 @@ class NiftiAdapter:
 
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
         """Raise for what NIfTI cannot hold (channels, a scene, a type it does not know), and for the input itself."""
-        _known(options, ("dtype", "version", "threads"), str(path))
-        if len(raster.grid.shape) != 3:
-            raise GeometryError(f"{raster.name}: NIfTI holds volumes (z, y, x), a scene came; save it as .tif")
-        if raster.grid.frame not in (RAS_MM, None) or raster.grid.unit not in UNIT_MM:
-            place = f"{raster.grid.frame!r:.40} in {raster.grid.unit}"
-            raise GeometryError(f"{raster.name}: NIfTI cannot place {place}; expected {RAS_MM!r} in mm, m or um")
-        if "c" in raster.axes:
-            raise InputError(f"{raster.name}: NIfTI is written with one channel, {len(raster.channels)} came; split it")
+        check_options(options, ("dtype", "version", "threads"), str(path), self.name)
+        check_volume(raster, self.name)
         stored_form(raster, options.get("dtype"), version_for(raster, options.get("version")))
         source = None if raster.metadata is None else raster.metadata.path
         if source is not None:
-            mine = {*(Path(p) for p in partner(source)), sidecar_path(source)}
-            for file in (*self.files(path), *self.companions(raster, path)):
-                if any(file.exists() and own.exists() and file.samefile(own) for own in mine):
-                    raise InputError(f"{file}: belongs to the input; choose another name for the output")
+            written = (*self.files(path), *self.companions(raster, path))
+            check_input_safe(written, (*partner(source), sidecar_path(source)))
 
     def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
         """Start the file: its header is written at once."""
@@ -122,12 +113,6 @@ class NiftiAdapter:
             beside=beside,
             threads=options.get("threads"),
         )
-
-
-def _known(options: dict[str, Any], names: tuple[str, ...], path: str) -> None:
-    unknown = sorted(set(options) - set(names))
-    if unknown:
-        raise InputError(f"{path}: NIfTI has no option {', '.join(unknown)}; expected {', '.join(names)}")
 
 
 def _opened(

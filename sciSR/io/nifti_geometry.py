@@ -17,7 +17,7 @@ from sciSR.errors import GeometryError
 from sciSR.grid import RAS_MM, SPATIAL_AXES, Grid
 from sciSR.io.nifti_header import Fields
 
-__all__ = ["index_map", "locate", "move", "place", "qform", "sform", "with_spacing"]
+__all__ = ["locate", "move", "place", "qform", "sform", "with_spacing"]
 
 Matrix = NDArray[np.float64]
 
@@ -170,28 +170,8 @@ def with_spacing(
         _set_sform(fields, matrix)
 
 
-def index_map(old: Grid, new: Grid) -> Matrix:
-    """The matrix from voxel indices of ``new`` to those of ``old``, both counted from centres.
-
-    Exact where ``new`` is a refinement or coarsening of ``old``: a diagonal of count ratios and the shift they imply.
-    """
-    if old.shape == new.shape and np.array_equal(old.affine, new.affine):
-        return np.eye(4)
-    moved = np.linalg.solve(old.affine, new.affine)  # corner convention
-    ratio = np.diag([*(a / b for a, b in zip(old.shape[::-1], new.shape[::-1], strict=True)), 1.0])
-    size = max(old.shape)
-    if np.abs(moved - ratio).max() < 1e-9 * size:
-        moved = ratio
-    else:
-        near = np.rint(moved)
-        moved = np.where(np.abs(moved - near) < 1e-9 * size, near, moved)
-    half = np.eye(4)
-    half[:3, 3] = 0.5
-    return np.asarray(np.linalg.inv(half) @ moved @ half)
-
-
 def move(fields: Fields, change: Matrix, notes: list[str]) -> None:
-    """Update qform, sform and pixdim for voxels that were renumbered by ``change`` (see :func:`index_map`)."""
+    """Update qform, sform and pixdim for voxels renumbered by ``change`` (:func:`~sciSR.io.volumes.index_map`)."""
     if np.array_equal(change, np.eye(4)):
         return
     if int(fields["sform_code"]) > 0:

@@ -13,13 +13,13 @@ import numpy as np
 from sciSR.encoding import Encoding
 from sciSR.errors import InputError
 from sciSR.io.gzipped import GzipSink, PlainSink, Sink
-from sciSR.io.nifti_geometry import index_map, move, place
+from sciSR.io.nifti_geometry import move, place
 from sciSR.io.nifti_header import DTYPES, LAYOUTS, Extension, Fields, Header, decode_encoding, partner
 from sciSR.io.slab_writer import SlabWriter
+from sciSR.io.volumes import LENGTH_MM, index_map
 from sciSR.raster import Raster, TimeAxis
 
 __all__ = [
-    "UNIT_MM",
     "comment",
     "header_bytes",
     "header_of",
@@ -36,9 +36,6 @@ MOST_NIFTI1 = 32767
 
 TIME_UNITS = {8: "s", 16: "ms", 24: "us", 32: "hz", 40: "ppm", 48: "rads"}
 """xyzt_units & 56 -> unit of the fourth axis (nifti1.h, UNITS OF SPATIAL AND TEMPORAL DIMENSIONS)."""
-
-UNIT_MM = {None: 1.0, "mm": 1.0, "m": 1000.0, "um": 0.001}
-"""Unit of a grid -> millimetres."""
 
 _COMMENT = 6  # registered code of plain text, https://nifti.nimh.nih.gov/nifti-1/documentation/faq#Q21
 _FRAME = {"sizeof_hdr", "magic", "eol_check"}
@@ -185,7 +182,7 @@ def header_of(raster: Raster) -> Header | None:
 
 def _fresh(fields: Fields, raster: Raster, notes: list[str]) -> None:
     items = {} if raster.metadata is None else raster.metadata.items
-    scale = UNIT_MM[raster.grid.unit]
+    scale = LENGTH_MM[raster.grid.unit]
     affine = np.diag([scale, scale, scale, 1.0]) @ raster.grid.center_affine
     place(fields, affine, int(items.get("xform_code", 2)), notes)
     fields["pixdim"][4:] = 1

@@ -1,0 +1,376 @@
+"""MetaImage: ``.mha``, and ``.mhd`` with its data file, as ITK, 3D Slicer and elastix write them.
+
+The format: https://itk.org/Wiki/ITK/MetaIO/Documentation. A header is lines ``Key = Value``; they are kept as they are,
+in their order, and those that a new grid or type changes are rewritten. Values run x fastest.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciSR.encoding import Encoding
+from sciSR.errors import FormatError, InputError, MetadataWarning, MissingFileError
+from sciSR.io.adapter import Writer
+from sciSR.io.bids import stable
+from sciSR.io.gzipped import PlainSink, ZlibSink
+from sciSR.io.planes import MappedPlanes, StoredPlanes, StoredSource, WholeArray
+from sciSR.io.slab_writer import SlabWriter
+from sciSR.io.volumes import (
+    LENGTH_MM,
+    LPS,
+    check_input_safe,
+    check_options,
+    check_volume,
+    grid_from_lps,
+    index_map,
+    unscaled,
+)
+from sciSR.raster import Channel, Metadata, Raster, TimeAxis
+
+__all__ = ["MetaImageAdapter"]
+
+_TYPES = {
+    "MET_CHAR": "int8",
+    "MET_UCHAR": "uint8",
+    "MET_SHORT": "int16",
+    "MET_USHORT": "uint16",
+    "MET_INT": "int32",
+    "MET_UINT": "uint32",
+    "MET_LONG": "int32",  # four bytes in MetaIO on every machine
+    "MET_ULONG": "uint32",
+    "MET_LONG_LONG": "int64",
+    "MET_ULONG_LONG": "uint64",
+    "MET_FLOAT": "float32",
+    "MET_DOUBLE": "float64",
+}
+_WRITTEN = {name: met for met, name in reversed(_TYPES.items())}
+_ALIASES = {
+    "Origin": "Offset",
+    "Position": "Offset",
+    "Rotation": "TransformMatrix",
+    "Orientation": "TransformMatrix",
+    "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+}
+_STALE = ("HeaderSize", "CompressedDataSize", "ElementMin", "ElementMax", "ElementDataFile")
+_MOST_HEADER = 2**20
+_DIGITS = 16
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Header:
+    """A parsed header: its lines, its keys without their second spellings, and where it ends in the file."""
+
+    lines: tuple[str, ...]
+    keys: dict[str, str]
+    end: int
+
+
+class MetaImageAdapter:
+    """Reads and writes MetaImage.
+
+    Options of ``open``: ``labels`` (True: a label map, False: not one, None: found out before work).
+    Options of ``create``: ``dtype`` (numpy name), ``threads`` (how many deflate).
+    """
+
+    name = "MetaImage"
+    suffixes = (".mha", ".mhd")
+
+    def describe(self, path: str) -> dict[str, Any]:
+        """The header's keys."""
+        header, _, notes = _opened(path)
+        return {"keys": header.keys, **({"notes": notes} if notes else {})}
+
+    def open(self, path: str, **options: Any) -> Raster:
+        """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``; compressed values are held whole once read."""
+        check_options(options, ("labels",), path, self.name)
+        _, raster, notes = _opened(path, **options)
+        for note in notes:
+            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
+        return raster
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file, or ``.raw`` and ``.mhd``."""
+        return (path.with_suffix(".raw"), path) if _detached(path) else (path,)
+
+    def check(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Raise for what MetaImage cannot hold, and for the input itself."""
+        check_options(options, ("dtype", "threads"), str(path), self.name)
+        check_volume(raster, self.name)
+        _stored_form(raster, options.get("dtype"))
+        if raster.metadata is not None and raster.metadata.path is not None:
+            check_input_safe(self.files(path), (raster.metadata.path, *raster.metadata.items.get("files", ())))
+
+    def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
+        """Start the file: its header is written at once."""
+        encoding = _stored_form(raster, options.get("dtype"))
+        detached = _detached(path)
+        lines, packed = _output_lines(raster, encoding, path.with_suffix(".raw").name if detached else "LOCAL")
+        head = ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+        path.write_bytes(head)
+        if detached:
+            return SlabWriter(raster, encoding, PlainSink(path.with_suffix(".raw")))
+        if not packed:
+            return SlabWriter(raster, encoding, PlainSink(path, append=True))
+        sink = ZlibSink(path, threads=options.get("threads"), append=True)
+        return SlabWriter(raster, encoding, sink, partial(_fill_in_size, path, head))
+
+
+def _detached(path: Path) -> bool:
+    return path.suffix.lower() == ".mhd"
+
+
+def _fill_in_size(path: Path, head: bytes) -> None:
+    """Put the compressed size, which is known at the end only, into its place in the header."""
+    mark = b"CompressedDataSize = "
+    with path.open("r+b") as file:
+        file.seek(head.index(mark) + len(mark))
+        file.write(b"%0*d" % (_DIGITS, path.stat().st_size - len(head)))
+
+
+def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, list[str]]:
+    name = os.path.basename(path)
+    header = _read_header(path, name)
+    keys = header.keys
+    notes: list[str] = []
+    sizes = [int(n) for n in _need(keys, "DimSize", name).split()]
+    if len(sizes) not in (3, 4) or min(sizes) < 1:
+        raise FormatError(f"{name}: DimSize {sizes}; expected a volume (x, y, z) or a series of volumes (x, y, z, t)")
+    affine, to_mm = _geometry(keys, len(sizes), name, notes)
+    shape, series = tuple(sizes[2::-1]), len(sizes) == 4 and sizes[3] > 1
+    grid = grid_from_lps(shape, np.diag([to_mm] * 3 + [1.0]) @ affine, name)
+    full = (sizes[3], *shape) if series else shape
+    dtype = _dtype(keys, name)
+    stored, data_path = _planes(path, header, dtype, full, name)
+    encoding = Encoding(dtype.newbyteorder("=").name)
+    items = {"header": header, "labels": labels, "affine": affine, "files": (data_path,)}
+    raster = Raster(
+        source=StoredSource(stored, full, encoding),
+        grid=grid,
+        axes=("t", "z", "y", "x") if series else ("z", "y", "x"),
+        channels=(Channel(),),
+        encoding=encoding,
+        time=TimeAxis(_numbers(keys, "Offset", 4, name)[3], _numbers(keys, "ElementSpacing", 4, name)[3] or 1.0)
+        if series
+        else None,
+        metadata=Metadata(MetaImageAdapter.name, grid, items, path),
+        name=name,
+    )
+    return header, raster, notes
+
+
+def _read_header(path: str, name: str) -> _Header:
+    """The lines up to ElementDataFile, which is the last."""
+    lines: list[str] = []
+    with open(path, "rb") as file:
+        while not lines or not lines[-1].startswith("ElementDataFile"):
+            line = file.readline(_MOST_HEADER)
+            if not line or file.tell() > _MOST_HEADER or b"=" not in line:
+                raise FormatError(f"{name}: not a MetaImage header, or cut off: no line 'ElementDataFile = …' found")
+            lines.append(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+        end = file.tell()
+    keys: dict[str, str] = {}
+    for text in lines:
+        key, _, value = text.partition("=")
+        keys[_ALIASES.get(key.strip(), key.strip())] = value.strip()
+    return _Header(tuple(lines), keys, end)
+
+
+def _need(keys: dict[str, str], key: str, name: str) -> str:
+    if key not in keys:
+        raise FormatError(f"{name}: the header has no {key!r}; it is damaged")
+    return keys[key]
+
+
+def _true(keys: dict[str, str], key: str) -> bool:
+    return keys.get(key, "False").lower() in ("true", "1", "yes", "t")
+
+
+def _numbers(keys: dict[str, str], key: str, count: int, name: str) -> list[float]:
+    """The numbers of a key; zeros where it is not there.
+
+    Raises:
+        FormatError: no numbers, or another count of them.
+    """
+    try:
+        values = [float(v) for v in keys.get(key, " ".join(["0"] * count)).split()]
+    except ValueError as error:
+        raise FormatError(f"{name}: {key} = {keys[key]!r} are not numbers; the header is damaged") from error
+    if len(values) != count:
+        raise FormatError(f"{name}: {key} = {keys[key]!r} has {len(values)} numbers, expected {count}")
+    return values
+
+
+def _dtype(keys: dict[str, str], name: str) -> np.dtype[Any]:
+    said = _need(keys, "ElementType", name)
+    if said not in _TYPES or int(keys.get("ElementNumberOfChannels", 1)) != 1:
+        channels = keys.get("ElementNumberOfChannels", "1")
+        raise FormatError(f"{name}: {channels} channel(s) of type {said}; expected one channel of {', '.join(_TYPES)}")
+    if not _true({"BinaryData": "True", **keys}, "BinaryData"):
+        raise FormatError(f"{name}: values as text; expected BinaryData = True: convert the file")
+    return np.dtype(_TYPES[said]).newbyteorder(">" if _true(keys, "BinaryDataByteOrderMSB") else "<")
+
+
+def _geometry(keys: dict[str, str], count: int, name: str, notes: list[str]) -> tuple[Matrix, float]:
+    """The centre affine in LPS and the file's unit, and millimetres per unit."""
+    sized = "ElementSpacing" if "ElementSpacing" in keys else "ElementSize"
+    if sized not in keys:
+        notes.append("states no ElementSpacing; 1 was assumed")
+    spacing = _numbers({sized: " ".join(["1"] * count), **keys}, sized, count, name)
+    unit_matrix = {"TransformMatrix": " ".join(f"{v:g}" for v in np.eye(count).ravel())}
+    rows = np.reshape(_numbers({**unit_matrix, **keys}, "TransformMatrix", count * count, name), (count, count))
+    if count == 4 and not np.allclose(rows[3, :3], 0):
+        raise FormatError(f"{name}: TransformMatrix mixes time with space; expected time as an axis of its own")
+    affine = np.eye(4)
+    affine[:3, :3] = rows[:3, :3].T * spacing[:3]  # each row is the direction of one axis
+    affine[:3, 3] = _numbers(keys, "Offset", count, name)[:3]
+    unit = keys.get("DistanceUnits", "mm")
+    if unit not in LENGTH_MM and unit != "?":
+        notes.append(f"DistanceUnits {unit!r} are not known; millimetres were assumed")
+    return affine, LENGTH_MM.get(unit, 1.0)
+
+
+def _planes(
+    path: str, header: _Header, dtype: np.dtype[Any], shape: tuple[int, ...], name: str
+) -> tuple[StoredPlanes, str]:
+    """The stored values, and the file that they are in."""
+    keys = header.keys
+    said = keys["ElementDataFile"]
+    data, start = path, header.end
+    if said.upper() != "LOCAL":
+        if said.upper().startswith("LIST") or "%" in said:
+            raise FormatError(f"{name}: its values lie in several files; join them first")
+        data, start = os.path.join(os.path.dirname(path), said), 0
+        if not os.path.exists(data):
+            raise MissingFileError(f"{path}: {said}, the file with its values, is not there")
+    if _true(keys, "CompressedData"):
+        return WholeArray(partial(_inflated, data, start, dtype, shape)), data
+    size, have, skip = int(np.prod(shape)) * dtype.itemsize, os.path.getsize(data), int(keys.get("HeaderSize", 0))
+    offset = have - size if skip == -1 else start + skip
+    if have < offset + size or offset < 0:
+        raise FormatError(
+            f"{name}: the header promises {size} bytes of values, the file has {have - start}; it is cut off"
+        )
+    return MappedPlanes(data, dtype, shape, offset), data
+
+
+def _inflated(path: str, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """All values of a zlib stream."""
+    values = np.empty(shape, dtype)
+    view, done = values.reshape(-1).view(np.uint8).data, 0
+    machine = zlib.decompressobj()
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            while done < len(view) and (piece := file.read(2**22)):
+                part = machine.decompress(piece, len(view) - done)
+                view[done : done + len(part)] = part
+                done += len(part)
+            machine.decompress(machine.unconsumed_tail + file.read(2**10))  # the checksum
+    except (OSError, zlib.error) as error:
+        raise FormatError(f"{path}: the compressed data are damaged ({error})") from error
+    if done < len(view):
+        raise FormatError(f"{path}: the header promises {len(view)} bytes of values, {done} came; the file is cut off")
+    return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _stored_form(raster: Raster, dtype: str | None) -> Encoding:
+    encoding = unscaled(raster.encoding) if dtype is None else Encoding(dtype)
+    name = {"bool": "uint8", "float16": "float32"}.get(encoding.dtype, encoding.dtype)
+    if name not in _WRITTEN:
+        raise InputError(f"{raster.name}: MetaImage is written with {', '.join(_WRITTEN)}; {name} came")
+    return Encoding(name, nodata=encoding.nodata[:1])
+
+
+def _output_lines(raster: Raster, encoding: Encoding, data_file: str) -> tuple[list[str], bool]:
+    """The header's lines, and whether the values after it are to be compressed."""
+    meta = raster.metadata
+    header = meta.items["header"] if meta is not None and meta.format == MetaImageAdapter.name else None
+    packed = data_file == "LOCAL" and (header is None or _true(header.keys, "CompressedData"))
+    sizes = raster.shape[::-1]
+    if header is None:
+        lines, keys = [], _fresh_keys(raster)
+    else:
+        assert meta is not None
+        lines, keys = list(header.lines), _changed_keys(raster, header, meta)
+        if len(sizes) == 3 and len(header.keys["DimSize"].split()) == 4:
+            sizes = (*sizes, 1)
+    if header is None or _TYPES[header.keys["ElementType"]] != encoding.dtype:
+        keys["ElementType"] = _WRITTEN[encoding.dtype]
+    keys |= {"NDims": str(len(sizes)), "DimSize": " ".join(map(str, sizes))}
+    keys |= {"BinaryData": "True", "BinaryDataByteOrderMSB": "False", "CompressedData": str(packed)}
+    lines = _merged(lines, keys)
+    lines += [f"{k} = {v}".replace("\n", " ") for k, v in stable(raster.provenance).items()]
+    if packed:
+        lines.append(f"CompressedDataSize = {'0' * _DIGITS}")
+    return [*lines, f"ElementDataFile = {data_file}"], packed
+
+
+def _fresh_keys(raster: Raster) -> dict[str, str]:
+    scale = LENGTH_MM[raster.grid.unit]
+    affine = LPS @ np.diag([scale, scale, scale, 1.0]) @ raster.grid.center_affine
+    return {
+        "ObjectType": "Image",
+        "NDims": "",
+        "BinaryData": "",
+        "BinaryDataByteOrderMSB": "",
+        "CompressedData": "",
+        **_placed(affine, len(raster.shape), raster.time),
+        "DimSize": "",
+    }
+
+
+def _placed(affine: Matrix, count: int, time: TimeAxis | None) -> dict[str, str]:
+    """The keys that place voxels, for three axes or four."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    rows = np.eye(count)
+    rows[:3, :3] = (affine[:3, :3] / lengths).T
+    late = [] if count == 3 else [TimeAxis() if time is None else time]
+    return {
+        "TransformMatrix": _text(rows.ravel()),
+        "Offset": _text([*affine[:3, 3], *(t.start for t in late)]),
+        "CenterOfRotation": _text([0] * count),
+        "ElementSpacing": _text([*lengths, *(t.step for t in late)]),
+    }
+
+
+def _changed_keys(raster: Raster, header: _Header, meta: Metadata) -> dict[str, str]:
+    """The keys that place the voxels, moved along with the grid; none where it is the file's own."""
+    change = index_map(meta.grid, raster.grid)
+    if np.array_equal(change, np.eye(4)):
+        return {}
+    count = len(header.keys["DimSize"].split())
+    keys = _placed(meta.items["affine"] @ change, count, raster.time)
+    if (change[:3, :3] == np.diag(np.diag(change)[:3])).all() and (np.diag(change) > 0).all():
+        keys.pop("TransformMatrix")  # refining turns nothing
+    keys.pop("CenterOfRotation")
+    if "ElementSize" in header.keys:  # of the voxels as they are now, not as they were acquired
+        keys["ElementSize"] = keys["ElementSpacing"]
+    return keys
+
+
+def _merged(lines: list[str], keys: dict[str, str]) -> list[str]:
+    """The lines with ``keys`` replaced in place or added at the end, and stale ones left out."""
+    result, todo = [], dict(keys)
+    for text in lines:
+        key = text.partition("=")[0].strip()
+        name = _ALIASES.get(key, key)
+        if name in todo:
+            result.append(f"{key} = {todo.pop(name)}")
+        elif name not in keys and name not in _STALE:
+            result.append(text)
+    return [*result, *(f"{key} = {value}" for key, value in todo.items())]
+
+
+def _text(values: Any) -> str:
+    return " ".join(f"{float(v) + 0.0:.17g}" for v in values)

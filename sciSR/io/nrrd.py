@@ -1,0 +1,423 @@
+"""NRRD: ``.nrrd`` and ``.nhdr`` with its data file, values raw, gzip or bzip2.
+
+The format: https://teem.sourceforge.net/nrrd/format.html. A header is lines of text; they are kept as they are, in
+their order, and those that a new grid or type changes are rewritten. Values run x fastest, so a C-ordered array is
+(z, y, x).
+"""
+
+from __future__ import annotations
+
+import bz2
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciSR.encoding import Encoding
+from sciSR.errors import FormatError, InputError, MetadataWarning, MissingFileError
+from sciSR.io.adapter import Writer
+from sciSR.io.bids import stable
+from sciSR.io.gzipped import GzipSink, GzipSlabs, PlainSink
+from sciSR.io.planes import MappedPlanes, StoredPlanes, StoredSource, WholeArray
+from sciSR.io.slab_writer import SlabWriter
+from sciSR.io.volumes import (
+    LENGTH_MM,
+    LPS,
+    check_input_safe,
+    check_options,
+    check_volume,
+    grid_from_lps,
+    index_map,
+    unscaled,
+)
+from sciSR.raster import Channel, Metadata, Raster, TimeAxis
+
+__all__ = ["NrrdAdapter"]
+
+_TYPES = {
+    "int8": ("signed char", "int8", "int8_t"),
+    "uint8": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "int16": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "uint16": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "int32": ("int", "signed int", "int32", "int32_t"),
+    "uint32": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "int64": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
+    "uint64": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "float32": ("float",),
+    "float64": ("double",),
+}
+_WRITTEN = {"float32": "float", "float64": "double"}
+_DTYPES = {alias: name for name, aliases in _TYPES.items() for alias in aliases}
+_ALIASES = {
+    "centerings": "centers",
+    "datafile": "data file",
+    "lineskip": "line skip",
+    "byteskip": "byte skip",
+    "axismins": "axis mins",
+    "axismaxs": "axis maxs",
+    "oldmin": "old min",
+    "oldmax": "old max",
+}
+_ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+_TO_LPS = {
+    "left-posterior-superior": (1, 1, 1),
+    "lps": (1, 1, 1),
+    "right-anterior-superior": (-1, -1, 1),
+    "ras": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1),
+    "las": (1, -1, 1),
+}
+_STALE = ("min", "max", "axis mins", "axis maxs", "data file", "line skip", "byte skip")
+_SAMPLED = ("domain", "space", "time", "list", "none", "???", "")
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Header:
+    """A parsed header.
+
+    Attributes:
+        lines: all of it, from the magic on.
+        fields: field -> description, names in lower case and without their second spellings.
+        keys: the file's own key/value pairs.
+        end: bytes of the header file up to the values, if they are in it.
+    """
+
+    lines: tuple[str, ...]
+    fields: dict[str, str]
+    keys: dict[str, str]
+    end: int
+
+
+class NrrdAdapter:
+    """Reads and writes NRRD.
+
+    Options of ``open``: ``labels`` (True: a label map, False: not one, None: found out before work).
+    Options of ``create``: ``dtype`` (numpy name), ``threads`` (how many deflate).
+    """
+
+    name = "NRRD"
+    suffixes = (".nrrd", ".nhdr")
+
+    def describe(self, path: str) -> dict[str, Any]:
+        """The header's fields and the file's own keys."""
+        header, _, notes = _opened(path)
+        facts: dict[str, Any] = {"version": header.lines[0], "fields": header.fields, "keys": header.keys}
+        return {k: v for k, v in {**facts, "notes": notes}.items() if v}
+
+    def open(self, path: str, **options: Any) -> Raster:
+        """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``."""
+        check_options(options, ("labels",), path, self.name)
+        _, raster, notes = _opened(path, **options)
+        for note in notes:
+            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
+        return raster
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file, or ``.raw`` and ``.nhdr``."""
+        return (path.with_suffix(".raw"), path) if _detached(path) else (path,)
+
+    def check(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Raise for what NRRD cannot hold, and for the input itself."""
+        check_options(options, ("dtype", "threads"), str(path), self.name)
+        check_volume(raster, self.name)
+        _stored_form(raster, options.get("dtype"))
+        if raster.metadata is not None and raster.metadata.path is not None:
+            check_input_safe(self.files(path), (raster.metadata.path, *raster.metadata.items.get("files", ())))
+
+    def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
+        """Start the file: its header is written at once."""
+        encoding = _stored_form(raster, options.get("dtype"))
+        detached = _detached(path)
+        lines, packed = _output_lines(raster, encoding, path.with_suffix(".raw").name if detached else None)
+        text = "\n".join(lines) + "\n" + ("" if detached else "\n")
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        if detached:
+            return SlabWriter(raster, encoding, PlainSink(path.with_suffix(".raw")))
+        sink = GzipSink(path, threads=options.get("threads"), append=True) if packed else PlainSink(path, append=True)
+        return SlabWriter(raster, encoding, sink)
+
+
+def _detached(path: Path) -> bool:
+    return path.suffix.lower() == ".nhdr"
+
+
+def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, list[str]]:
+    name = os.path.basename(path)
+    header = _read_header(path, name)
+    fields = header.fields
+    notes: list[str] = []
+    sizes = [int(n) for n in _need(fields, "sizes", name).split()]
+    affine, to_lps = _geometry(fields, sizes, name, notes)
+    series = len(sizes) == 4 and sizes[3] > 1
+    shape = tuple(sizes[2::-1])
+    grid = grid_from_lps(shape, to_lps @ affine, name)
+    dtype = _dtype(fields, name)
+    full = (sizes[3], *shape) if series else shape
+    stored, data_path = _planes(path, header, dtype, full, name)
+    encoding = Encoding(dtype.newbyteorder("=").name)
+    items = {"header": header, "labels": labels, "affine": affine, "files": (data_path,)}
+    raster = Raster(
+        source=StoredSource(stored, full, encoding),
+        grid=grid,
+        axes=("t", "z", "y", "x") if series else ("z", "y", "x"),
+        channels=(Channel(None, fields.get("sample units", "").strip('"') or None),),
+        encoding=encoding,
+        time=_time(fields) if series else None,
+        metadata=Metadata(NrrdAdapter.name, grid, items, path),
+        name=name,
+    )
+    return header, raster, notes
+
+
+def _read_header(path: str, name: str) -> _Header:
+    """Fields and keys of the header, which ends at an empty line or with the file."""
+    lines: list[str] = []
+    with open(path, "rb") as file:
+        if not (line := file.readline(64)).startswith(b"NRRD000"):
+            raise FormatError(f"{name}: not an NRRD file: it begins with {line[:16]!r}, expected NRRD000…")
+        while (text := line.decode("utf-8", "surrogateescape").rstrip("\r\n")) or not lines:
+            lines.append(text)
+            line = file.readline(2**20)
+        end = file.tell()
+    fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for text in lines[1:]:
+        field, colon, value = text.partition(":")
+        if text.startswith("#") or not colon:
+            continue
+        if value.startswith("="):
+            keys[field] = value[1:]
+        else:
+            fields[_ALIASES.get(field.strip().lower(), field.strip().lower())] = value.strip()
+    return _Header(tuple(lines), fields, keys, end)
+
+
+def _need(fields: dict[str, str], field: str, name: str) -> str:
+    if field not in fields:
+        raise FormatError(f"{name}: the header has no field {field!r}; it is damaged")
+    return fields[field]
+
+
+def _dtype(fields: dict[str, str], name: str) -> np.dtype[Any]:
+    said = _need(fields, "type", name)
+    if said.lower() not in _DTYPES:
+        raise FormatError(
+            f"{name}: values of type {said!r} are no numbers that sciSR reads; expected one of {list(_TYPES)}"
+        )
+    dtype = np.dtype(_DTYPES[said.lower()])
+    return dtype.newbyteorder(">") if fields.get("endian", "little").lower() == "big" else dtype.newbyteorder("<")
+
+
+def _geometry(fields: dict[str, str], sizes: list[int], name: str, notes: list[str]) -> tuple[Matrix, Matrix]:
+    """The centre affine in the file's own space and unit, and the matrix from there to LPS millimetres."""
+    count = len(sizes)
+    if count not in (3, 4) or min(sizes, default=0) < 1:
+        raise FormatError(f"{name}: sizes {sizes}; expected a volume (x, y, z) or a series of volumes (x, y, z, t)")
+    kinds = [k.lower() for k in fields.get("kinds", "").split()] or [""] * count
+    directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", "")) or _from_spacings(fields, count)
+    spatial = [i for i, text in enumerate(directions) if text != "none"]
+    if len(kinds) != count or len(directions) != count or spatial != [0, 1, 2] or any(k not in _SAMPLED for k in kinds):
+        raise FormatError(
+            f"{name}: axes of kinds {fields.get('kinds', '')!r}, directions {directions}; expected three spatial axes "
+            "and perhaps a list or time after them: split vectors and colours into scalar volumes"
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([_vector(directions[i], name) for i in spatial]).T
+    if "space origin" in fields:
+        affine[:3, 3] = _vector(fields["space origin"], name)
+    else:
+        notes.append("states no space origin; its first voxel was placed at 0")
+    space = fields.get("space", "")
+    if space.lower() not in _TO_LPS:
+        notes.append(f"its space, {space or 'not stated'}, is no anatomical one; left-posterior-superior was assumed")
+    signs = _TO_LPS.get(space.lower(), (1, 1, 1))
+    return affine, np.diag([*(sign * _unit(fields, notes) for sign in signs), 1.0])
+
+
+def _from_spacings(fields: dict[str, str], count: int) -> list[str]:
+    """Directions along the axes from ``spacings``, 1 where it says nothing."""
+    lengths = [float(v) for v in fields.get("spacings", " ".join(["nan"] * count)).split()]
+    units = np.eye(3)
+    found = [_text(units[i] * (1.0 if np.isnan(v) else v)) for i, v in enumerate(lengths[:3])]
+    return found + ["none"] * (count - 3)
+
+
+def _vector(text: str, name: str) -> list[float]:
+    try:
+        values = [float(v) for v in text.strip("() ").split(",")]
+    except ValueError as error:
+        raise FormatError(f"{name}: {text!r} is not a vector; the header is damaged") from error
+    if len(values) != 3:
+        raise FormatError(f"{name}: {text!r} has {len(values)} components; expected a space of 3 dimensions")
+    return values
+
+
+def _unit(fields: dict[str, str], notes: list[str]) -> float:
+    units = set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) - {""}
+    unit = units.pop() if len(units) == 1 else None
+    if units or unit not in LENGTH_MM:
+        notes.append(f"space units {fields['space units']} are not one unit of length; millimetres were assumed")
+        return 1.0
+    return LENGTH_MM[unit]
+
+
+def _time(fields: dict[str, str]) -> TimeAxis:
+    """Step of the fourth axis from ``spacings`` and ``units``, 1 without unit where they say nothing."""
+    spacings = [float(v) for v in fields.get("spacings", "").split()]
+    units = re.findall(r'"([^"]*)"', fields.get("units", ""))
+    step = spacings[3] if len(spacings) == 4 else np.nan
+    return TimeAxis(0.0, step, (units[3] or None) if len(units) == 4 else None) if step > 0 else TimeAxis()
+
+
+def _planes(
+    path: str, header: _Header, dtype: np.dtype[Any], shape: tuple[int, ...], name: str
+) -> tuple[StoredPlanes, str]:
+    """The stored values, and the file that they are in."""
+    fields = header.fields
+    said = _need(fields, "encoding", name).lower()
+    if said not in _ENCODINGS:
+        raise FormatError(f"{name}: encoding {said!r}; expected raw, gzip or bzip2: convert the file")
+    data, start = path, header.end
+    if "data file" in fields:
+        data, start = os.path.join(os.path.dirname(path), fields["data file"]), 0
+        if fields["data file"].upper().startswith("LIST") or "%" in fields["data file"]:
+            raise FormatError(f"{name}: its values lie in several files; join them first")
+        if not os.path.exists(data):
+            raise MissingFileError(f"{path}: {fields['data file']}, the file with its values, is not there")
+    start += _skipped_lines(data, start, int(fields.get("line skip", 0)))
+    skip, size = int(fields.get("byte skip", 0)), int(np.prod(shape)) * dtype.itemsize
+    kind = _ENCODINGS[said]
+    if kind == "gzip":
+        return GzipSlabs(data, dtype, shape, max(0, skip), start=start), data
+    if kind == "bzip2":
+        return WholeArray(partial(_load_bzip2, data, start, max(0, skip), dtype, shape)), data
+    have = os.path.getsize(data)
+    offset = have - size if skip == -1 else start + skip
+    if have < offset + size or offset < 0:
+        raise FormatError(
+            f"{name}: the header promises {size} bytes of values, the file has {have - start}; it is cut off"
+        )
+    return MappedPlanes(data, dtype, shape, offset), data
+
+
+def _skipped_lines(path: str, start: int, count: int) -> int:
+    with open(path, "rb") as file:
+        file.seek(start)
+        for _ in range(count):
+            file.readline()
+        return file.tell() - start
+
+
+def _load_bzip2(path: str, start: int, skip: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            raw = bz2.decompress(file.read())[skip:]
+        values = np.frombuffer(raw, dtype=dtype, count=int(np.prod(shape)))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: the compressed data are damaged or cut off ({error})") from error
+    return values.reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _stored_form(raster: Raster, dtype: str | None) -> Encoding:
+    encoding = unscaled(raster.encoding) if dtype is None else Encoding(dtype)
+    name = {"bool": "uint8", "float16": "float32"}.get(encoding.dtype, encoding.dtype)
+    if name not in _TYPES:
+        raise InputError(f"{raster.name}: NRRD is written with {', '.join(_TYPES)}; {name} came")
+    return Encoding(name, nodata=encoding.nodata[:1])
+
+
+def _output_lines(raster: Raster, encoding: Encoding, data_file: str | None) -> tuple[list[str], bool]:
+    """The header's lines, and whether the values after it are to be compressed."""
+    meta = raster.metadata
+    header = meta.items["header"] if meta is not None and meta.format == NrrdAdapter.name else None
+    packed = data_file is None and (header is None or _ENCODINGS[header.fields["encoding"].lower()] != "raw")
+    sizes = raster.shape[::-1]
+    if header is None:
+        lines, fields = ["NRRD0004"], _fresh_fields(raster)
+    else:
+        assert meta is not None
+        lines, fields = list(header.lines), _changed_fields(raster, header, meta)
+        if len(sizes) == 3 and len(header.fields["sizes"].split()) == 4:
+            sizes = (*sizes, 1)
+    known = None if header is None else _DTYPES[header.fields["type"].lower()]
+    if known != encoding.dtype:
+        fields["type"] = _WRITTEN.get(encoding.dtype, encoding.dtype)
+    fields |= {"dimension": str(len(sizes)), "sizes": " ".join(map(str, sizes)), "endian": "little"}
+    fields["encoding"] = "gzip" if packed else "raw"
+    lines = _merged(lines, fields, _STALE)
+    lines += [f"{k}:={v}".replace("\n", "\\n") for k, v in stable(raster.provenance).items()]
+    return (lines if data_file is None else [*lines, f"data file: {data_file}"]), packed
+
+
+def _fresh_fields(raster: Raster) -> dict[str, str]:
+    scale = LENGTH_MM[raster.grid.unit]
+    affine = LPS @ np.diag([scale, scale, scale, 1.0]) @ raster.grid.center_affine
+    rest = len(raster.shape) - 3
+    fields = {
+        "type": "",
+        "dimension": "",
+        "space": "left-posterior-superior",
+        "sizes": "",
+        "space directions": " ".join([_text(v) for v in affine[:3, :3].T] + ["none"] * rest),
+        "kinds": " ".join(["domain"] * 3 + ["time"] * rest),
+        "endian": "",
+        "encoding": "",
+        "space origin": _text(affine[:3, 3]),
+    }
+    if raster.time is not None:
+        fields["units"] = f'"" "" "" "{raster.time.unit or ""}"'
+        fields["spacings"] = f"nan nan nan {raster.time.step:.17g}"
+    return fields
+
+
+def _changed_fields(raster: Raster, header: _Header, meta: Metadata) -> dict[str, str]:
+    """The fields that place the voxels, moved along with the grid; none where it is the file's own."""
+    change = index_map(meta.grid, raster.grid)
+    if np.array_equal(change, np.eye(4)):
+        return {}
+    affine: Matrix = meta.items["affine"] @ change
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    moved = np.linalg.norm(change[:3, :3], axis=0) != 1
+    fields = {}
+    if header.fields.get("space", "").lower() not in _TO_LPS:
+        fields["space"] = "left-posterior-superior"  # as it was taken; must come before what depends on it
+    rest = len(header.fields["sizes"].split()) - 3
+    fields["space directions"] = " ".join([_text(v) for v in affine[:3, :3].T] + ["none"] * rest)
+    fields["space origin"] = _text(affine[:3, 3])
+    if "spacings" in header.fields:
+        fields["spacings"] = " ".join(["nan"] * 3 + header.fields["spacings"].split()[3:])
+    if "thicknesses" in header.fields:  # of the slices as they are now, not as they were acquired
+        old = header.fields["thicknesses"].split()
+        new = [f"{n:.17g}" if m and float(v) == float(v) else v for v, n, m in zip(old, lengths, moved, strict=False)]
+        fields["thicknesses"] = " ".join([*new, *old[3:]])
+    return fields
+
+
+def _merged(lines: list[str], fields: dict[str, str], stale: tuple[str, ...]) -> list[str]:
+    """The lines with ``fields`` replaced in place or added before the first key, and ``stale`` ones left out."""
+    result, todo = [], dict(fields)
+    for text in lines:
+        field, colon, value = text.partition(":")
+        name = _ALIASES.get(field.strip().lower(), field.strip().lower())
+        if text.startswith("#") or not colon or value.startswith("="):
+            result.append(text)
+        elif name in fields:
+            if name in todo:
+                result.append(f"{field}: {todo.pop(name)}")
+        elif name not in stale:
+            result.append(text)
+    at = next((i for i, text in enumerate(result) if re.match(r"[^:#]+:=", text)), len(result))
+    return [*result[:at], *(f"{name}: {value}" for name, value in todo.items()), *result[at:]]
+
+
+def _text(vector: Any) -> str:
+    return "(" + ",".join(f"{float(v) + 0.0:.17g}" for v in vector) + ")"
