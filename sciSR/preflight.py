@@ -6,15 +6,16 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sciSR.backends import pick_device
 from sciSR.batch import Job, expand_inputs, pair_outputs, split_suffix
 from sciSR.classical import classical_class
-from sciSR.config import Workflow
+from sciSR.config import TrainSection, Workflow
 from sciSR.degradation import load_sensor
 from sciSR.errors import (
     InputError,
@@ -26,10 +27,12 @@ from sciSR.errors import (
 )
 from sciSR.io import adapter_for, check_target, open_raster
 from sciSR.memory import available_memory, needed_memory
+from sciSR.networks import network_class, weights_path
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.record import is_remote
 from sciSR.steps import Model, coarsened, consistent, engine_facts, known_sensor, load_model, open_input, refined
+from sciSR.trainer import references
 
 __all__ = ["Outlook", "Preflight", "check_workflow"]
 
@@ -77,12 +80,15 @@ class Preflight:
     notes: list[str] = field(default_factory=list)
 
 
-def check_workflow(workflow: Workflow, *, overwrite: bool = False, finished: Sequence[Path] = ()) -> Preflight:
+def check_workflow(
+    workflow: Workflow, *, overwrite: bool = False, resume: bool = False, finished: Sequence[Path] = ()
+) -> Preflight:
     """Find what would make the workflow fail; reads headers, and no values.
 
     Args:
         workflow: what is to be run.
         overwrite: outputs that are there are no error.
+        resume: training goes on, so its checkpoint may be there.
         finished: outputs that are there already and will be kept.
     """
     found = Preflight()
@@ -93,6 +99,9 @@ def check_workflow(workflow: Workflow, *, overwrite: bool = False, finished: Seq
                 step(workflow, found)
             except SciSRError as error:
                 found.errors.append(error)
+        if workflow.train is not None and Path(workflow.train.output).exists() and not (overwrite or resume):
+            text = f"{workflow.train.output}: exists already; choose another name or allow overwriting (--overwrite)"
+            found.errors.append(OutputExistsError(text))
         try:
             jobs = _jobs(workflow)
         except SciSRError as error:
@@ -113,7 +122,7 @@ def _jobs(workflow: Workflow) -> list[Job]:
 
 
 def _check_settings(workflow: Workflow, found: Preflight) -> None:
-    """Device, sensors, baselines and the evaluation's own files; each on its own."""
+    """Devices, sensors, baselines, and the files of the train and evaluate steps; each on its own."""
     for check in _setting_checks(workflow):
         try:
             check()
@@ -121,20 +130,32 @@ def _check_settings(workflow: Workflow, found: Preflight) -> None:
             found.errors.append(error)
 
 
-def _setting_checks(workflow: Workflow) -> Iterator[Any]:
+def _setting_checks(workflow: Workflow) -> Iterator[Callable[[], object]]:
     if workflow.upscale is not None:
-        device = workflow.upscale.device
-        yield lambda: pick_device(device)
+        yield partial(pick_device, workflow.upscale.device)
     for section in (workflow.upscale, workflow.consistency, workflow.degrade, workflow.evaluate):
         if section is not None and section.sensor is not None:
-            sensor = section.sensor
-            yield lambda sensor=sensor: load_sensor(sensor)
+            yield partial(load_sensor, section.sensor)
     if workflow.evaluate is not None:
         for name in workflow.evaluate.baselines:
-            yield lambda name=name: classical_class(name)
+            yield partial(classical_class, name)
         for path in (workflow.evaluate.reference, workflow.evaluate.mask):
             if path is not None:
-                yield lambda path=path: open_raster(path)
+                yield partial(open_raster, path)
+    if workflow.train is not None:
+        yield from _training_checks(workflow.train)
+
+
+def _training_checks(section: TrainSection) -> Iterator[Callable[[], object]]:
+    yield partial(pick_device, section.device)
+    if section.sensor is not None:
+        yield partial(load_sensor, section.sensor)
+    if isinstance(section.network, str):
+        yield partial(weights_path, section.network)
+    elif "family" in section.network:
+        yield partial(network_class, str(section.network["family"]))
+    for reference in (*section.references, *section.validation):
+        yield partial(references, (reference,))
 
 
 def _check_model(workflow: Workflow, found: Preflight) -> None:

@@ -39,6 +39,7 @@ from sciSR.steps import (
     refined,
     resolved,
 )
+from sciSR.trainer import train_network
 
 __all__ = ["Done", "Outcome", "run_workflow"]
 
@@ -163,7 +164,7 @@ class _Run:
     def all_of_it(self) -> Outcome:
         """Check, train, and work on each input."""
         kept = tuple(job.output for job in self._jobs() if self._up_to_date(job)) if self.resume else ()
-        found = check_workflow(self.workflow, overwrite=self.overwrite, finished=kept)
+        found = check_workflow(self.workflow, overwrite=self.overwrite, resume=self.resume, finished=kept)
         if found.errors:
             raise found.errors[0]
         many = len(found.ready) + len(found.refused) + len(kept) > 1
@@ -197,8 +198,6 @@ class _Run:
         self.watcher.problem(text if job.input in text or Path(job.input).name in text else f"{job.input}: {text}")
 
     def _train(self) -> Path:
-        from sciSR.trainer import train_network
-
         section = self.workflow.train
         assert section is not None
         trained = train_network(section, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)

@@ -154,6 +154,24 @@ def test_a_label_map_is_refused_naming_the_ways_out(tmp_path: Path) -> None:
         assert checked(tmp_path, input={"path": str(source), "labels": said}).refused == []
 
 
+def test_every_error_of_a_train_step_is_found(tmp_path: Path) -> None:
+    (tmp_path / "old.safetensors").touch()
+    train = {
+        "references": [{"path": str(tmp_path / "none.nii.gz")}, {"path": str(tmp_path / "*.tif")}],
+        "validation": [{"path": str(tmp_path / "judge.nii")}],
+        "output": str(tmp_path / "old.safetensors"),
+        "network": {"family": "edsrr", "scale": 2},
+        "sensor": "nosuch",
+        "device": "cuda:99",
+        "steps": 1,
+    }
+    found = check_workflow(make_workflow({"train": train}))
+    told = [str(error) for error in found.errors]
+    for part in ("none.nii.gz", "*.tif", "judge.nii", "old.safetensors: exists", "edsrr", "nosuch", "cuda:99"):
+        assert sum(part in text for text in told) == 1, (part, told)
+    assert len(told) == 7
+
+
 def test_wald_needs_a_sensor(tmp_path: Path) -> None:
     source = write_volume(tmp_path / "a.nii.gz")
     error = only(checked(tmp_path, input=str(source), evaluate={}).errors)

@@ -181,7 +181,7 @@ def _message(error: Any, name: str, changed: list[str]) -> str:
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     source = f"--set {key}" if any(key == c or c.startswith(f"{key}.") for c in changed) else f"{name}: {key}"
-    source = source.removesuffix(": ")
+    source = source.removesuffix(": ").removeprefix(": ")
     came = error.get("input")
     if error["type"] == "extra_forbidden":
         return f"{source}: unknown key; {_near(location)}"
