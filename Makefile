@@ -11,7 +11,7 @@ demo: $(VENV)/.demo
 	$(BIN)/scisr run workflows/mri_x2.yaml --overwrite
 
 test: lint types contracts
-	$(BIN)/python -m pytest -n 2 --maxprocesses 2
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
