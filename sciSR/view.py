@@ -46,7 +46,7 @@ def to_xarray(raster: Raster) -> xarray.DataArray:
     import xarray
 
     reader = _Filled(raster)
-    data = dask.array.from_array(  # type: ignore[no-untyped-call]  # dask has no types here
+    data = dask.array.from_array(
         reader,
         chunks=raster.source.chunks,
         name=False,
@@ -73,6 +73,7 @@ def from_xarray(array: xarray.DataArray, **changes: Any) -> Raster:
     Raises:
         GeometryError: dimensions that are none of these, or coordinates that are not evenly spaced.
     """
+    stored, encoding = _encodings(array, str(changes.get("name") or array.name or "array"))
     array = array.rename({d: _SYNONYMS[str(d)] for d in array.dims if str(d) in _SYNONYMS})
     name = str(changes.pop("name", None) or array.name or "array")
     dims = {str(d) for d in array.dims}
@@ -82,7 +83,6 @@ def from_xarray(array: xarray.DataArray, **changes: Any) -> Raster:
         array = array.expand_dims("c")
     axes = tuple(a for a in "tczyx" if a in array.dims)
     array = array.transpose(*axes)
-    stored, encoding = _encodings(array, name)
     grid = _grid(array, name)
     raster = Raster(
         source=_source(array, stored),
@@ -108,10 +108,30 @@ class _Filled:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         parts = index if isinstance(index, tuple) else (index,)
         parts = (*parts, *[slice(None)] * (self.ndim - len(parts)))
-        window = tuple(slice(*p.indices(n)[:2]) for p, n in zip(parts, self.shape, strict=True))
+        window, inner = zip(*(_covering(p, n) for p, n in zip(parts, self.shape, strict=True)), strict=True)
         values, valid = self._source.read(window)
         values = values.astype(self.dtype, copy=False)
-        return values if valid is None else np.where(valid, values, self.fill)
+        if valid is not None:
+            values = np.where(valid, values, self.fill)
+        for axis in range(self.ndim - 1, -1, -1):
+            values = values[(slice(None),) * axis + (inner[axis],)]
+        return values
+
+
+def _covering(part: Any, n: int) -> tuple[slice, Any]:
+    """The window that holds every index that ``part`` picks of ``n``, and what it picks inside that window."""
+    if isinstance(part, slice):
+        picked = range(*part.indices(n))
+        low, high = (min(picked[0], picked[-1]), max(picked[0], picked[-1]) + 1) if len(picked) else (0, 0)
+        if abs(part.step or 1) == 1 and (part.step or 1) > 0:
+            return slice(low, high), slice(None)
+        return slice(low, high), np.asarray(picked) - low
+    if np.ndim(part) == 0:
+        at = int(part) % n
+        return slice(at, at + 1), 0
+    where = np.asarray(part) % n
+    low = int(where.min())
+    return slice(low, int(where.max()) + 1), where - low
 
 
 def _view_form(raster: Raster) -> tuple[np.dtype[Any], Any]:
@@ -136,14 +156,18 @@ def _state_fill(view: xarray.DataArray, raster: Raster, reader: _Filled) -> None
         if reader.fill is not None and encoding.nodata[0] is not None:
             view.attrs["_FillValue"] = reader.fill
         return
+    if np.dtype(encoding.dtype).kind != "f" and encoding.mask and encoding.nodata[0] is None and encoding.identity:
+        # a file of whole numbers could not say where there is no value: only the type is noted, as rioxarray does
+        view.encoding |= {"rasterio_dtype": encoding.dtype, "_FillValue": reader.fill}
+        return
     view.encoding["dtype"] = encoding.dtype
-    same = {name: len(set(map(repr, getattr(encoding, name)))) == 1 for name in ("scale", "offset", "nodata")}
+    same = {name: len(set(map(repr, getattr(encoding, name)))) == 1 for name in ("scale", "offset")}
     if not encoding.identity and same["scale"] and same["offset"]:
         view.encoding |= {"scale_factor": encoding.scale[0], "add_offset": encoding.offset[0]}
     elif not encoding.identity:
         view.encoding["dtype"] = reader.dtype.name
     stored = np.dtype(view.encoding["dtype"])
-    mark = stored_mark(encoding.nodata[0], stored) if same["nodata"] else None
+    mark = stored_mark(next((v for v in encoding.nodata if v is not None), None), stored)
     if mark is not None:
         view.encoding["_FillValue"] = mark
     elif stored.kind == "f":
@@ -330,28 +354,33 @@ def _affine_of_coordinates(array: xarray.DataArray, axes: tuple[str, ...], name:
 
 
 def _encodings(array: xarray.DataArray, name: str) -> tuple[Encoding, Encoding]:
-    """How the array's numbers stand for physical values, and how a file is to store those."""
+    """How the array's numbers stand for physical values, and how a file is to store those.
+
+    A scale among the attributes has not been applied yet, one in the encoding has (xarray's convention).
+    """
     dtype = np.dtype(array.dtype)
     if dtype.kind not in "fiub":
         raise InputError(f"{name}: values of type {dtype} came; expected whole or floating numbers")
     fill = next((array.attrs[k] for k in ("_FillValue", "missing_value", "nodata") if k in array.attrs), None)
     nodata = (None if fill is None else _plain(fill),)
-    if "scale_factor" in array.attrs or "add_offset" in array.attrs:
-        scale, offset = array.attrs.get("scale_factor", 1.0), array.attrs.get("add_offset", 0.0)
-        stored = Encoding(dtype.name, (float(scale),), (float(offset),), nodata)
-        return stored, stored
-    kept = array.encoding
-    target = np.dtype(kept.get("dtype") or dtype)
-    mark = kept.get("_FillValue")
-    if mark is not None and target.kind == "f" and np.isnan(mark):
-        mark = None
-    encoding = Encoding(
-        target.name,
-        (float(kept.get("scale_factor", 1.0)),),
-        (float(kept.get("add_offset", 0.0)),),
-        nodata if mark is None else (_plain(mark),),
-    )
-    return Encoding(dtype.name, nodata=nodata), encoding
+    pending = _scale_of(array.attrs)
+    scale, offset = pending or _scale_of(array.encoding) or ((1.0,), (0.0,))
+    target = np.dtype(array.encoding.get("dtype") or array.encoding.get("rasterio_dtype") or dtype)
+    mark = array.encoding.get("_FillValue")
+    marked = mark is not None and not np.isnan(mark)
+    masked = dtype.kind == "f" and target.kind != "f" and not marked and "rasterio_dtype" in array.encoding
+    encoding = Encoding(target.name, scale, offset, (_plain(mark),) if marked else nodata, mask=masked)
+    return Encoding(dtype.name, *(pending or ((1.0,), (0.0,))), nodata), encoding
+
+
+def _scale_of(words: Mapping[Any, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Scale and offset that attributes or an encoding state: one for all (CF), or one per band (rioxarray)."""
+    if "scales" in words or "offsets" in words:
+        scales = tuple(float(v) for v in words.get("scales", (1.0,)))
+        return scales, tuple(float(v) for v in words.get("offsets", (0.0,)))
+    if "scale_factor" in words or "add_offset" in words:
+        return (float(words.get("scale_factor", 1.0)),), (float(words.get("add_offset", 0.0)),)
+    return None
 
 
 def _plain(value: Any) -> float:
@@ -364,15 +393,16 @@ def _source(array: xarray.DataArray, stored: Encoding) -> Any:
     chunks = tuple(int(c) for c in data.chunksize) if hasattr(data, "chunksize") else slab_chunks(array.shape)
     if stored.identity:
         return ArraySource(data, nodata=stored.nodata[0], chunks=chunks)
-    return _StoredSource(data, stored, chunks)
+    return _StoredSource(data, stored, chunks, array.dims.index("c") if "c" in array.dims else None)
 
 
 class _StoredSource:
     """Blocks of an array that holds stored values."""
 
-    def __init__(self, array: Any, encoding: Encoding, chunks: tuple[int, ...]) -> None:
+    def __init__(self, array: Any, encoding: Encoding, chunks: tuple[int, ...], channel_axis: int | None) -> None:
         self._array = array
         self._encoding = encoding
+        self._channel_axis = channel_axis
         self.chunks = chunks
 
     @property
@@ -384,7 +414,9 @@ class _StoredSource:
         return self._encoding.value_dtype
 
     def read(self, window: Window) -> Block:
-        return Block(*self._encoding.decode(np.asarray(self._array[window])))
+        axis = self._channel_axis
+        encoding = self._encoding if axis is None else self._encoding.select(window[axis])
+        return Block(*encoding.decode(np.asarray(self._array[window]), channel_axis=axis))
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         for window in windows(self.shape, self.chunks):

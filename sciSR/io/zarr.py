@@ -242,7 +242,7 @@ def _template(raster: Raster, encoding: Encoding, name: str) -> Any:
 
     def empty(dims: tuple[str, ...], kind: Any, value: Any = 0) -> Any:
         shape = tuple(n for a, n in zip(raster.axes, raster.shape, strict=True) if a in dims)
-        return (dims, dask.array.full(shape, value, dtype=kind, chunks=-1))  # type: ignore[no-untyped-call]  # no types
+        return (dims, dask.array.full(shape, value, dtype=kind, chunks=-1))
 
     attrs = {k: v for k, v in view.attrs.items() if k in ("long_name", "units")}
     if not encoding.identity:
