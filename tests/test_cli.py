@@ -436,9 +436,20 @@ def test_models_lists_weights_families_and_methods(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     for name in (*list_weights(), *list_networks(), "nearest", "linear", "cubic", "lanczos", "ibp"):
         assert name in out
-    assert main(["models", "--json"]) == 0
-    lists = json.loads(capsys.readouterr().out)
-    assert [w["name"] for w in lists["weights"]] == list_weights()
+    assert "GFLOP" in out
+
+
+def test_the_cost_of_a_family_is_counted() -> None:
+    from sciSR.commands.models import describe_family
+    from sciSR.networks import build_network
+
+    facts = describe_family("srcnn", 2)
+    network = build_network("srcnn", ndim=2, in_channels=1, scale=2)
+    weights = sum(p.numel() for p in network.parameters() if p.ndim > 1)
+    assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+    # it works on the fine grid, so each weight is one multiplication and one addition per output pixel
+    assert facts["gflop_per_megapixel"] == pytest.approx(2 * weights / 1e3, rel=0.01)
+    assert facts["exact_tiling"] is True
 
 
 def test_models_tells_all_about_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

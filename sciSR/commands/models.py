@@ -6,15 +6,19 @@ import argparse
 import json
 import math
 import os
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from sciSR.classical import CLASSICAL
 from sciSR.console import Console
-from sciSR.networks import list_networks, list_weights, weights_path
+from sciSR.networks import build_network, list_networks, list_weights, weights_path
 from sciSR.networks.checkpoint import is_own, read_header
 from sciSR.record import plain
 
-__all__ = ["describe_weights", "run"]
+__all__ = ["describe_family", "describe_weights", "run"]
+
+_PATCH = {2: 64, 3: 16}
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -25,14 +29,45 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     weights = [describe_weights(name) for name in list_weights()]
     if arguments.json:
-        lists = {"weights": weights, "networks": list_networks(), "classical": list(CLASSICAL)}
+        families = {name: [describe_family(name, ndim) for ndim in (2, 3)] for name in list_networks()}
+        lists = {"weights": weights, "networks": families, "classical": list(CLASSICAL)}
         console.answer(json.dumps(lists, indent=1, ensure_ascii=False))
         return 0
     console.answer("weights that ship (--model NAME)")
-    console.answer(_table(weights) if weights else "  none with this installation")
-    console.answer(f"\nnetwork families, to train (train.network.family)\n  {', '.join(list_networks())}")
+    console.answer(_weights_table(weights) if weights else "  none with this installation")
     console.answer(f"\nclassical methods (--model NAME)\n  {', '.join(CLASSICAL)}")
+    console.answer("\nnetwork families, to train (train.network.family); in 2D and 3D, with their own sizes, factor 2")
+    families = {name: [describe_family(name, ndim) for ndim in (2, 3)] for name in list_networks()}
+    console.answer(_family_table(families))
+    console.answer(
+        "  radius: input pixels on each side that an output pixel depends on. GFLOP: per million output pixels."
+    )
     return 0
+
+
+def describe_family(name: str, ndim: int) -> dict[str, Any]:
+    """Parameters, reach, tiling and cost of a family with its default sizes at factor 2; nothing is computed.
+
+    The cost counts a multiplication and an addition as two operations, per million output pixels.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = build_network(name, ndim=ndim, in_channels=1, scale=2).eval()
+        spec = network.spec
+        steps = zip(spec.minimum, spec.alignment, strict=True)
+        size = [max(_PATCH[ndim], -(-least // multiple) * multiple) for least, multiple in steps]
+        with FlopCounterMode(display=False) as counter:
+            pixels = network(torch.zeros(1, 1, *size)).numel()
+    return {
+        "ndim": ndim,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "receptive_radius": None if spec.receptive_radius is None else max(spec.receptive_radius),
+        "exact_tiling": spec.exact_tiling,
+        "gflop_per_megapixel": round(counter.get_total_flops() / pixels / 1e3, 1),
+    }
 
 
 def describe_weights(name: str, *, whole: bool = False) -> dict[str, Any]:
@@ -87,7 +122,7 @@ def _described_by_loading(name: str) -> dict[str, Any]:
     return described
 
 
-def _table(weights: list[dict[str, Any]]) -> str:
+def _weights_table(weights: list[dict[str, Any]]) -> str:
     rows = [("name", "family", "scale", "channels", "trained for", "halo", "size")]
     for facts in weights:
         scale = ",".join(f"{a}={s}" for a, s in facts["scale"].items())
@@ -96,8 +131,31 @@ def _table(weights: list[dict[str, Any]]) -> str:
         halo = "x".join(str(h) for h in facts["halo"])
         size = f"{facts['bytes'] / 1e6:.2f} MB"
         rows.append((facts["name"], facts["family"], scale, named, facts["sensor"] or "not stated", halo, size))
+    return _aligned(rows, left=len(rows[0]))
+
+
+def _family_table(families: dict[str, list[dict[str, Any]]]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("family", "parameters", "radius", "tiles", "GFLOP/Mpx", "3D: parameters", "radius", "tiles", "GFLOP/Mpx")
+    ]
+    for name, described in families.items():
+        cells = [name]
+        for facts in described:
+            radius = facts["receptive_radius"]
+            cells += [f"{facts['parameters']:,}", "whole" if radius is None else str(radius)]
+            cells += ["exact" if facts["exact_tiling"] else "windows", f"{facts['gflop_per_megapixel']:,.0f}"]
+        rows.append(tuple(cells))
+    return _aligned(rows, left=1)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], *, left: int) -> str:
+    """Rows in columns; the first ``left`` columns to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def _as_text(facts: dict[str, Any], indent: str = "") -> str:
