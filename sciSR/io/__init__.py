@@ -33,27 +33,33 @@ ADAPTERS: dict[str, str] = {
     ".nhdr": "sciSR.io.nrrd:NrrdAdapter",
     ".mha": "sciSR.io.metaimage:MetaImageAdapter",
     ".mhd": "sciSR.io.metaimage:MetaImageAdapter",
+    ".dcm": "sciSR.io.dicom:DicomAdapter",
     ".jp2": "sciSR.io.geotiff:GeoTiffAdapter",
     ".zarr": "sciSR.io.zarr:ZarrAdapter",
 }
 """Ending of the file name -> ``module:class`` of its adapter, imported when needed."""
+
+FOLDER = "sciSR.io.dicom:DicomAdapter"
+"""The adapter of a folder whose name has no format's ending."""
 
 Progress = Callable[[int, int], None]
 """Called with (values done, values in all) after each block."""
 
 
 def adapter_for(path: str | os.PathLike[str]) -> FormatAdapter:
-    """The adapter for a file name.
+    """The adapter for a file name, or for a folder.
 
     Raises:
         FormatError: no format has this ending.
     """
     name = os.fspath(path).split("?")[0].lower()
-    for suffix in sorted(ADAPTERS, key=len, reverse=True):
-        if name.endswith(suffix):
-            module, _, attribute = ADAPTERS[suffix].partition(":")
-            adapter: FormatAdapter = getattr(import_module(module), attribute)()
-            return adapter
+    found = next((ADAPTERS[s] for s in sorted(ADAPTERS, key=len, reverse=True) if name.endswith(s)), None)
+    if found is None and os.path.isdir(path):
+        found = FOLDER
+    if found is not None:
+        module, _, attribute = found.partition(":")
+        adapter: FormatAdapter = getattr(import_module(module), attribute)()
+        return adapter
     raise FormatError(f"{os.fspath(path)}: no format for this file name; expected one of {', '.join(ADAPTERS)}")
 
 
