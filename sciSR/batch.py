@@ -14,7 +14,7 @@ from sciSR.record import is_remote
 
 __all__ = ["Job", "expand_inputs", "input_files", "pair_outputs", "split_suffix"]
 
-_STORED_AS = {".vrt": ".tif", ".hdr": ".img"}
+_STORED_AS = {".vrt": ".tif", ".hdr": ".img", ".dcm": ".nii.gz"}
 """Endings that an output does not take over from its input, and what it takes instead."""
 
 
@@ -98,6 +98,8 @@ def pair_outputs(inputs: Sequence[str], output: str, *, suffix: str | None = Non
 
 def _output_name(path: str, suffix: str | None) -> str:
     stem, own = split_suffix(Path(path.split("?")[0].rstrip("/")).name)
+    if not own and os.path.isdir(path):
+        own = ".dcm"  # a folder of slices
     if not own and suffix is None:
         raise InputError(f"{path}: no format for this file name; expected one of {', '.join(ADAPTERS)}")
     return stem + (suffix or _STORED_AS.get(own.lower(), own))

@@ -64,6 +64,12 @@ def test_what_is_read_only_is_stored_in_a_format_that_is_written() -> None:
     assert pair_outputs(["a.hdr"], "x")[0].output == Path("x/a.img")
 
 
+def test_a_dicom_series_becomes_nifti(tmp_path: Path) -> None:
+    (tmp_path / "series 3").mkdir()
+    jobs = pair_outputs([str(tmp_path / "series 3"), "other/0001.dcm"], str(tmp_path / "out"))
+    assert [job.output for job in jobs] == [tmp_path / "out" / "series 3.nii.gz", tmp_path / "out" / "0001.nii.gz"]
+
+
 def test_outputs_that_clash_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is one file, but 2 inputs came"):
         pair_outputs(["a.tif", "b.tif"], "x.tif")
