@@ -14,6 +14,7 @@ from sciSR.encoding import Encoding
 from sciSR.errors import FormatError, InputError, MetadataWarning, RunError
 from sciSR.io import adapter_for, open_raster, save_raster
 from sciSR.raster import ArraySource, Raster, TimeAxis
+from tests.format_table import Row, check_table
 from tests.scene_files import NORTH_UP, SHEARED, UTM, refined, repeat, scene, values_of, write, write_tagged
 
 pytest.importorskip("zarr")
@@ -215,3 +216,34 @@ def test_nodata_beyond_the_type_is_left_out(tmp_path: Path) -> None:
     with pytest.warns(MetadataWarning, match="cannot occur in uint8"):
         target = save_raster(odd, tmp_path / "b.zarr")
     assert "_FillValue" not in xarray.open_zarr(target, mask_and_scale=False)["data"].attrs
+
+
+ROWS = (
+    Row(
+        "position, reference system, scale, offset, nodata, unit, channel names",
+        "kept, where xarray, rioxarray and GDAL look for them (CF, GeoZarr)",
+        test_a_scene_reads_with_xarray_rioxarray_and_gdal,
+    ),
+    Row("rotation, shear", "kept in GeoTransform", test_a_sheared_scene_keeps_its_place),
+    Row("mask", "kept as an array beside the values", test_a_mask_of_whole_numbers_without_nodata_is_stored),
+    Row(
+        "tags and the like of a GeoTIFF",
+        "kept in one attribute, and back in their places when saved as GeoTIFF again",
+        test_a_scene_comes_back_with_what_its_geotiff_said,
+    ),
+    Row(
+        "channels that differ in scale or offset",
+        "stored as physical values, with a warning: CF has one scale for all",
+        test_channels_that_differ_in_scale_are_stored_as_they_are_physically,
+    ),
+    Row(
+        "volumes, also oblique",
+        "affine, unit and frame kept; the header of a NIfTI file is dropped with a warning",
+        test_an_oblique_volume_keeps_its_place,
+    ),
+    Row("order of writing", "any; each chunk is encoded once", test_blocks_may_come_in_any_order),
+)
+
+
+def test_the_page_holds_the_table() -> None:
+    check_table("Zarr", ROWS)
