@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sciSR.classical import CLASSICAL
@@ -43,9 +43,13 @@ _RESIDUAL_VALUES = 2**22
 """Low-resolution values on which the consistency of a result is measured: some seconds at most."""
 
 
-def open_input(section: InputSection, path: str) -> Raster:
-    """The lazy raster of one input."""
-    return open_raster(path, **section.options)
+def open_input(section: InputSection, sources: Sequence[str]) -> Raster:
+    """The lazy raster of one input, joined of several files if there are several."""
+    if len(sources) == 1:
+        return open_raster(sources[0], **section.options)
+    from sciSR.io.geotiff import open_mosaic
+
+    return open_mosaic(sources, **section.options)
 
 
 def load_model(name: str) -> Model:
@@ -109,9 +113,9 @@ class _Told:
 
 
 def _holds_classes(raster: Raster) -> bool:
-    """Whether to refine as classes. What a scene holds its file says (a palette); a volume may have to be looked at."""
+    """Whether to refine as classes, which no file says surely: one with a single channel may have to be looked at."""
     said = None if raster.metadata is None else raster.metadata.items.get("labels")
-    return bool(said) if len(raster.grid.shape) == 2 else check_labels(raster)
+    return bool(said) if len(raster.channels) > 1 else check_labels(raster)
 
 
 def coarsened(raster: Raster, section: DegradeSection) -> Raster:
@@ -201,10 +205,12 @@ def engine_facts(result: Raster) -> dict[str, Any]:
     return {} if record is None else dict(record())
 
 
-def resolved(workflow: Workflow, source: str, output: str, engine: Mapping[str, Any], model: str | None) -> Workflow:
+def resolved(
+    workflow: Workflow, sources: Sequence[str], output: str, engine: Mapping[str, Any], model: str | None
+) -> Workflow:
     """The workflow of one input, every choice that was left open written out, so that it does the same again."""
     changes: dict[str, Any] = {
-        "input": workflow.input and workflow.input.model_copy(update={"path": (source,)}),
+        "input": workflow.input and workflow.input.model_copy(update={"path": tuple(sources)}),
         "output": workflow.output.model_copy(update={"path": output, "suffix": None}),
         "train": None,
     }
