@@ -1,0 +1,41 @@
+"""The table of networks: parameters, reach and operations against counts by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sciSR.networks import build_network, list_networks, list_weights
+from sciSR.networks.summary import PAPERS, summarise, summarise_families, summarise_weights
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_operations_are_counted(ndim: int) -> None:
+    network = build_network("srcnn", ndim=ndim, in_channels=1, scale=2, skip=None)
+    row = summarise(network)
+    kernels = 64 * 9**ndim + 32 * 64 + 32 * 5**ndim
+    assert row.parameters == kernels + 64 + 32 + 1
+    # two operations a weight, on each of the fine pixels that a coarse one becomes
+    assert row.gflop == pytest.approx(2 * kernels * 2**ndim * 1e6 / 1e9)
+
+
+def test_a_layer_on_the_coarse_grid_counts_once() -> None:
+    row = summarise(build_network("espcn", ndim=2, in_channels=1, scale=3, skip=None), "mine")
+    assert row.gflop == pytest.approx(2 * (25 * 64 + 9 * 64 * 32 + 9 * 32 * 9) / 1e3)
+    assert (row.name, row.family, row.scale, row.receptive_radius) == ("mine", "espcn", (3, 3), (4, 4))
+
+
+def test_every_family_has_a_row_and_a_paper() -> None:
+    rows = summarise_families(ndim=2)
+    assert [row.name for row in rows] == list_networks() == sorted(PAPERS)
+    for row in rows:
+        assert row.parameters > 1000
+        assert row.gflop > 0
+        assert row.paper
+        assert row.exact_tiling == (row.receptive_radius is not None)
+        json.dumps(row.to_dict())
+
+
+def test_shipped_weights_have_a_row_each() -> None:
+    assert [row.name for row in summarise_weights()] == list_weights()
