@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import xarray
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
 
 from sciSR.encoding import Encoding
-from sciSR.errors import FormatError, GeometryError, InputError, MissingFileError
+from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning, MissingFileError
 from sciSR.grid import Grid
 from sciSR.io import adapter_for, open_raster, save_raster
 from sciSR.raster import ArraySource, Block, Raster
@@ -211,3 +213,34 @@ def test_a_lazy_block_that_fails_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="made to fail"):
         save_raster(raster.replace(source=Broken(np.zeros(raster.shape, np.uint16))), tmp_path / "b.tif")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_more_images_in_one_file_are_told(tmp_path: Path) -> None:
+    source = scene(tmp_path / "a.tif", shape=(1, 8, 9))
+    with rasterio.Env(), rasterio.open(source) as one:
+        values, profile = one.read(), one.profile
+    with rasterio.open(tmp_path / "a.tif", "w", **profile | {"append_subdataset": True}) as first:
+        first.write(values)
+    with rasterio.open(tmp_path / "a.tif", "w", **profile, append_subdataset=True) as second:
+        second.write(values)
+    with rasterio.open(tmp_path / "a.tif") as both:
+        assert len(both.subdatasets) > 1
+    with pytest.warns(MetadataWarning, match=r"a\.tif: holds \d images, the first is read"):
+        assert open_raster(tmp_path / "a.tif").shape == (1, 8, 9)
+
+
+def test_a_container_without_bands_is_refused(tmp_path: Path) -> None:
+    arrays = {name: (("y", "x"), np.zeros((3, 4), np.float32)) for name in ("a", "b")}
+    xarray.Dataset(arrays).to_netcdf(tmp_path / "a.nc", engine="scipy")
+    (tmp_path / "a.nc").rename(tmp_path / "a.tif")
+    with pytest.raises(FormatError, match=r"a\.tif: no band with values; it holds 2 subdatasets, name one of them"):
+        open_raster(tmp_path / "a.tif")
+    facts = adapter_for("a.tif").describe(str(tmp_path / "a.tif"))
+    assert (facts["driver"], len(facts["subdatasets"])) == ("netCDF", 2)
+
+
+def test_a_file_of_alpha_alone_is_refused(tmp_path: Path) -> None:
+    with write(tmp_path / "a.tif", values_of((1, 4, 4), "uint8")) as dataset:
+        dataset.colorinterp = [ColorInterp.alpha]
+    with pytest.raises(FormatError, match=r"a\.tif: no band with values$"):
+        open_raster(tmp_path / "a.tif")

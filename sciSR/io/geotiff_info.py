@@ -21,6 +21,8 @@ def describe_scene(path: str) -> dict[str, Any]:
         FormatError: GDAL cannot open it.
     """
     with gdal_environment(path), open_dataset(path) as dataset:
+        if not dataset.count:
+            return {"driver": dataset.driver, "bands": "none", "subdatasets": list(dataset.subdatasets)}
         facts: dict[str, Any] = {"driver": dataset.driver, **_layout(dataset), **_georeference(dataset)}
         facts["validity"] = _validity(dataset)
         facts["bands"] = [_band(dataset, band) for band in dataset.indexes]
@@ -28,7 +30,7 @@ def describe_scene(path: str) -> dict[str, Any]:
             d: dataset.tags(ns=d) for d in dataset.tag_namespaces() if d not in DRIVER_DOMAINS
         }
         facts["tags"] = {
-            (f"{domain}:{key}" if domain else key): value
+            (domain if domain.startswith("xml:") else f"{domain}:{key}" if domain else key): value
             for domain, entries in tags.items()
             for key, value in list(entries.items())[:_SHOWN_TAGS]
         }
@@ -44,7 +46,7 @@ def _layout(dataset: Any) -> dict[str, Any]:
         "layout": "cloud-optimized" if structure.get("LAYOUT") == "COG" else blocks,
         "block": f"{columns} x {rows} px, {structure.get('INTERLEAVE', 'BAND').lower()} interleaved",
         "compression": structure.get("COMPRESSION", "none").lower() + predictor,
-        "overviews": [f"1/{factor}" for factor in dataset.overviews(1)] if dataset.count else [],
+        "overviews": ", ".join(f"1/{factor}" for factor in dataset.overviews(1)) or "none",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from sciSR.encoding import Encoding, stored_mark
-from sciSR.errors import FormatError, GeometryError, InputError
+from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.grid import Grid
 from sciSR.io.geotiff_source import GdalSource, gdal_environment, gdal_path, is_remote, open_dataset
 from sciSR.io.geotiff_tags import collect
@@ -63,6 +64,12 @@ def open_scene(
             raise InputError(
                 f"{name}: a palette image: its values are classes and no measures; pass --labels (labels=True) to "
                 "refine it by nearest neighbour, or expand it to red, green and blue first"
+            )
+        if dataset.driver == "GTiff" and len(dataset.subdatasets) > 1:
+            warnings.warn(
+                f"{name}: holds {len(dataset.subdatasets)} images, the first is read; save the others by themselves",
+                MetadataWarning,
+                stacklevel=3,
             )
         grid = _grid(dataset, name)
         dtype = np.result_type(*(dataset.dtypes[b - 1] for b in bands)).name
