@@ -14,16 +14,33 @@ from sciSR.record import is_remote
 
 __all__ = ["Job", "expand_inputs", "input_files", "pair_outputs", "split_suffix"]
 
-_STORED_AS = {".vrt": ".tif", ".hdr": ".img", ".dcm": ".nii.gz"}
-"""Endings that an output does not take over from its input, and what it takes instead."""
+_STORED_AS = {".vrt": ".tif", ".jp2": ".tif", ".dcm": ".nii.gz"}
+"""Endings that an output does not take over from its input, as they are read only, and what it takes instead."""
+_FOLDERS = (".zarr",)
+"""Endings of formats that are folders themselves."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result and what goes with it will lie."""
+    """One input and where its result and what goes with it will lie.
+
+    Attributes:
+        input: file, folder or address; of several joined ones the first.
+        output: the result.
+        sources: all files that are joined to one input.
+    """
 
     input: str
     output: Path
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", self.sources or (self.input,))
+
+    @property
+    def remote(self) -> bool:
+        """Whether any of it is read over the network."""
+        return any(is_remote(source) for source in self.sources)
 
     @property
     def stem(self) -> str:
@@ -75,23 +92,29 @@ def expand_inputs(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def pair_outputs(inputs: Sequence[str], output: str, *, suffix: str | None = None) -> list[Job]:
+def pair_outputs(inputs: Sequence[str], output: str, *, suffix: str | None = None, join: bool = False) -> list[Job]:
     """Each input with its output: a file of the same name in the folder ``output``, or the one file that it names.
 
     ``output`` is a file if its ending is a format's and no folder of that name is there; else a folder.
+
+    Args:
+        inputs: files, folders, addresses.
+        output: file or folder.
+        suffix: ending of outputs in a folder; None: the input's.
+        join: all inputs are parts of one, which is named after the first.
 
     Raises:
         InputError: many inputs for one file, two inputs with one output, an output that is an input, an unknown ending.
     """
     if suffix is not None and split_suffix(f"name{suffix}")[1] != suffix:
         raise InputError(f"output.suffix: no format for {suffix!r}; expected one of {', '.join(ADAPTERS)}")
-    folder = not split_suffix(Path(output).name)[1] or output.endswith("/") or os.path.isdir(output)
-    if not folder:
-        if len(inputs) > 1:
-            raise InputError(f"{output}: is one file, but {len(inputs)} inputs came; name a folder")
-        jobs = [Job(inputs[0], Path(output))]
-    else:
-        jobs = [Job(path, Path(output) / _output_name(path, suffix)) for path in inputs]
+    ending = split_suffix(Path(output).name)[1]
+    folder = not ending or output.endswith("/") or (os.path.isdir(output) and ending.lower() not in _FOLDERS)
+    groups = [tuple(inputs)] if join else [(path,) for path in inputs]
+    if not folder and len(groups) > 1:
+        raise InputError(f"{output}: is one file, but {len(inputs)} inputs came; name a folder")
+    place = Path(output)
+    jobs = [Job(g[0], place / _output_name(g[0], suffix) if folder else place, g) for g in groups]
     _check_distinct(jobs)
     return jobs
 
@@ -107,7 +130,7 @@ def _output_name(path: str, suffix: str | None) -> str:
 
 def _check_distinct(jobs: Sequence[Job]) -> None:
     """No output may be an input, and no two outputs, or the records beside them, may be one file."""
-    inputs = {os.path.realpath(job.input): job.input for job in jobs if not is_remote(job.input)}
+    inputs = {os.path.realpath(source) for job in jobs for source in job.sources if not is_remote(source)}
     seen: dict[str, Job] = {}
     for job in jobs:
         target = os.path.realpath(job.output)
@@ -122,8 +145,13 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
         seen[record] = job
 
 
-def input_files(path: str) -> list[str]:
-    """The files that an input consists of, the one that names it last (a ``.hdr`` with its ``.img``)."""
-    if is_remote(path):
-        return [path]
-    return [str(file) for file in adapter_for(path).files(Path(path))]
+def input_files(sources: Sequence[str]) -> list[str]:
+    """The files that an input consists of, of each source the one that names it last (a ``.hdr`` with its ``.img``)."""
+    found: list[str] = []
+    for source in sources:
+        if is_remote(source) or os.path.isdir(source):
+            found.append(source)
+            continue
+        files = [str(file) for file in adapter_for(source).files(Path(source))]
+        found += [file for file in files if file == source or os.path.exists(file)]
+    return found

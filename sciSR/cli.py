@@ -299,6 +299,8 @@ def _file_options(parser: argparse.ArgumentParser) -> None:
     labels = group.add_mutually_exclusive_group()
     labels.add_argument("--labels", action="store_true", default=_GIVEN, help="the input is a label map")
     labels.add_argument("--not-labels", action="store_false", default=_GIVEN, dest="labels", help="it is none")
+    group.add_argument("--join", action="store_true", default=_GIVEN, help="all inputs are bands or tiles of one scene")
+    group.add_argument("--series", default=_GIVEN, help="which series of a DICOM folder that holds several")
     group.add_argument("--offset", default=_GIVEN, type=float, help="radiometric offset the file does not state")
     group.add_argument("--nodata", default=_GIVEN, type=float, help="value that means no value, unstated in the file")
     group.add_argument("--suffix", default=_GIVEN, help="ending of the outputs in a folder, such as .tif")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sciSR.backends import pick_device
-from sciSR.batch import Job, expand_inputs, pair_outputs, split_suffix
+from sciSR.batch import Job, expand_inputs, input_files, pair_outputs, split_suffix
 from sciSR.classical import classical_class
 from sciSR.config import TrainSection, Workflow
 from sciSR.degradation import load_sensor
@@ -118,7 +118,8 @@ def check_workflow(
 def _jobs(workflow: Workflow) -> list[Job]:
     if workflow.input is None or (workflow.upscale is None and workflow.degrade is None):
         return []
-    return pair_outputs(expand_inputs(workflow.input.path), workflow.output.path, suffix=workflow.output.suffix)
+    section, output = workflow.input, workflow.output
+    return pair_outputs(expand_inputs(section.path), output.path, suffix=output.suffix, join=section.join)
 
 
 def _check_settings(workflow: Workflow, found: Preflight) -> None:
@@ -177,7 +178,7 @@ def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) 
         _check_place(workflow, job, overwrite)
         if workflow.input is None:
             return
-        raster = open_input(workflow.input, job.input)
+        raster = open_input(workflow.input, job.sources)
         result = _outcome(workflow, raster, found.model)
         if result is None:
             adapter_for(job.output)
@@ -196,15 +197,16 @@ def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) 
 
 def _check_place(workflow: Workflow, job: Job, overwrite: bool) -> None:
     """Whether input and output may lie where they do."""
-    if not is_remote(job.input) and not os.path.exists(job.input):
-        raise MissingFileError(f"{job.input}: no such file")
+    for source in job.sources:
+        if not is_remote(source) and not os.path.exists(source):
+            raise MissingFileError(f"{source}: no such file")
     endings = [".run.json"]
     if workflow.report is not None:
         endings += [e for e, wanted in ((".png", workflow.report.picture), (".html", workflow.report.html)) if wanted]
     for path in (job.output, *(job.beside(ending) for ending in endings)):
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path}: exists already; choose another output or allow overwriting (--overwrite)")
-        if path.is_dir():
+        if path.is_dir() and path.suffix.lower() != ".zarr":
             raise OutputExistsError(f"{path}: is a folder; choose another name for the output")
     parent = _existing(job.output.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -230,9 +232,11 @@ def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:
     stored = math.prod(result.shape) * _itemsize(result)
     suffix = split_suffix(job.output.name)[1].lower()
     before = split_suffix(job.input)[1].lower()
-    if suffix in _PLAIN or before in _PLAIN or is_remote(job.input) or not before:
+    if suffix in _PLAIN or before in _PLAIN or job.remote or not before or os.path.isdir(job.input):
         return stored
-    ratio = os.path.getsize(job.input) / max(1, math.prod(raster.shape) * _itemsize(raster))
+    ratio = sum(os.path.getsize(file) for file in input_files(job.sources)) / max(
+        1, math.prod(raster.shape) * _itemsize(raster)
+    )
     return int(stored * min(1.0, ratio))
 
 

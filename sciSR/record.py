@@ -69,7 +69,8 @@ class FileFact:
         if is_remote(text):
             return cls(text)
         file = Path(text)
-        return cls(text, str(file.resolve()), sha256_of(file), file.stat().st_size)
+        files = [p for p in file.rglob("*") if p.is_file()] if file.is_dir() else [file]
+        return cls(text, str(file.resolve()), sha256_of(file), sum(p.stat().st_size for p in files))
 
     def locate(self) -> str:
         """Where the file lies now: at the path given, seen from the current directory, else where it lay.

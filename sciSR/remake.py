@@ -33,12 +33,16 @@ def recorded_workflow(record: RunRecord, overrides: Sequence[str], name: str, wa
     workflow = make_workflow(record.workflow, overrides, name=name)
     if workflow.input is None or not record.inputs:
         raise InputError(f"{name}: the record names no input, so nothing can be made again")
-    place = workflow.input.path[0]
+    places = workflow.input.path
     if not any(_key(text) in ("input", "input.path") for text in overrides):
-        place = record.inputs[-1].locate()
-    for fact, file in zip(record.inputs, input_files(place), strict=True):
+        facts = {fact.path: fact for fact in record.inputs}
+        places = tuple(facts[path].locate() if path in facts else path for path in places)
+    files = input_files(places)
+    if len(files) != len(record.inputs):
+        raise InputError(f"{name}: the record was made from {len(record.inputs)} files, {len(files)} came")
+    for fact, file in zip(record.inputs, files, strict=True):
         fact.verify(file)
-    changes: dict[str, object] = {"input": workflow.input.model_copy(update={"path": (place,)})}
+    changes: dict[str, object] = {"input": workflow.input.model_copy(update={"path": places})}
     section, weights = workflow.upscale, record.weights
     if section is not None and weights is not None and section.network == weights.path:
         changes["upscale"] = section.model_copy(update={"network": _recorded_weights(weights)})

@@ -24,7 +24,7 @@ from sciSR.journal import PartedSource
 from sciSR.networks import weights_path
 from sciSR.preflight import check_workflow
 from sciSR.raster import Raster
-from sciSR.record import FileFact, RunRecord, is_record, is_remote, machine_facts, plain, read_record, version_facts
+from sciSR.record import FileFact, RunRecord, is_record, machine_facts, plain, read_record, version_facts
 from sciSR.remake import check_same, only_moves, recorded_workflow
 from sciSR.steps import (
     Model,
@@ -191,7 +191,7 @@ class _Run:
         section, output = self.workflow.input, self.workflow.output
         if section is None or (self.workflow.upscale is None and self.workflow.degrade is None):
             return []
-        return pair_outputs(expand_inputs(section.path), output.path, suffix=output.suffix)
+        return pair_outputs(expand_inputs(section.path), output.path, suffix=output.suffix, join=section.join)
 
     def _failed(self, job: Job, error: Exception) -> None:
         text = one_line(error)
@@ -224,9 +224,9 @@ class _Run:
         clock = _Clock()
         assert self.workflow.input is not None
         with ThreadPoolExecutor(1) as reader:
-            facts = reader.submit(lambda: [FileFact.of(file) for file in input_files(job.input)])
+            facts = reader.submit(lambda: [FileFact.of(file) for file in input_files(job.sources)])
             with clock.step("plan"):
-                raster = open_input(self.workflow.input, job.input)
+                raster = open_input(self.workflow.input, job.sources)
                 result = self._result(raster)
             with clock.step("write"):
                 self._write(result, job)
@@ -245,7 +245,7 @@ class _Run:
 
     def _write(self, result: Raster, job: Job) -> None:
         """Compute the result and write it; on a cluster, or going on where a killed run stopped, part by part."""
-        resume = self.resume and not is_remote(job.input) and isinstance(result.source, PartedSource)
+        resume = self.resume and not job.remote and len(job.sources) == 1 and isinstance(result.source, PartedSource)
         options = self.workflow.output.options
         if self.scheduler is not None:
             check_target(result, job.output, overwrite=self.overwrite, **options)
@@ -305,7 +305,7 @@ class _Run:
         model = None if self.workflow.upscale is None else self.workflow.upscale.network
         if model is None and self.weights is not None:
             model = self.weights.path
-        exact = resolved(self.workflow, job.input, str(job.output), engine, model)
+        exact = resolved(self.workflow, job.sources, str(job.output), engine, model)
         return RunRecord(
             workflow=exact.model_dump(mode="json"),
             inputs=inputs,
@@ -321,11 +321,11 @@ class _Run:
 
     def _up_to_date(self, job: Job) -> bool:
         """Whether the output is whole and would come out the same: its record names the same bytes and settings."""
-        if not job.record.is_file() or not job.output.is_file() or is_remote(job.input):
+        if not job.record.is_file() or not job.output.is_file() or job.remote:
             return False
         try:
             record = read_record(job.record)
-            for fact, file in zip(record.inputs, input_files(job.input), strict=True):
+            for fact, file in zip(record.inputs, input_files(job.sources), strict=True):
                 fact.verify(file)
             record.output.verify(str(job.output))
             before = make_workflow(record.workflow)
@@ -336,7 +336,7 @@ class _Run:
         section = self.workflow.upscale
         made = None if before.upscale is None else before.upscale.network
         model = made if section is None or section.network is None else section.network
-        now = resolved(self.workflow, job.input, str(job.output), record.engine, model)
+        now = resolved(self.workflow, job.sources, str(job.output), record.engine, model)
         judged = now.evaluate is None or record.evaluation is not None
         return now == before and judged
 

@@ -45,7 +45,7 @@ def test_addresses_are_taken_as_they_are() -> None:
     address = "https://example.org/a.tif?token=*"
     assert expand_inputs([address]) == [address]
     assert pair_outputs([address], "out")[0].output == Path("out/a.tif")
-    assert input_files(address) == [address]
+    assert input_files([address]) == [address]
 
 
 def test_one_input_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
@@ -61,7 +61,8 @@ def test_one_input_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
 
 def test_what_is_read_only_is_stored_in_a_format_that_is_written() -> None:
     assert pair_outputs(["a.vrt"], "x")[0].output == Path("x/a.tif")
-    assert pair_outputs(["a.hdr"], "x")[0].output == Path("x/a.img")
+    assert pair_outputs(["a.jp2"], "x")[0].output == Path("x/a.tif")
+    assert pair_outputs(["a.hdr"], "x")[0].output == Path("x/a.hdr")
 
 
 def test_a_dicom_series_becomes_nifti(tmp_path: Path) -> None:
@@ -91,9 +92,36 @@ def test_unknown_endings_are_refused() -> None:
     with pytest.raises(InputError, match=r"a\.xyz: no format"):
         pair_outputs(["a.xyz"], "x")
     with pytest.raises(FormatError, match=r"a\.xyz"):
-        input_files("a.xyz")
+        input_files(["a.xyz"])
 
 
-def test_a_pair_of_files_is_one_input() -> None:
-    assert sorted(input_files("d/a.hdr")) == ["d/a.hdr", "d/a.img"]
-    assert input_files("d/a.hdr")[-1] == "d/a.hdr"
+def test_a_pair_of_files_is_one_input(tmp_path: Path) -> None:
+    header, image = str(tmp_path / "a.hdr"), str(tmp_path / "a.img")
+    assert input_files([header]) == [header]
+    for path in (header, image):
+        Path(path).touch()
+    assert input_files([header]) == [image, header]
+    assert input_files([image]) == [header, image]
+
+
+def test_joined_inputs_are_one_job(tmp_path: Path) -> None:
+    (job,) = pair_outputs(["p/b2.tif", "p/b3.tif"], str(tmp_path), join=True)
+    assert (job.input, job.sources, job.output) == ("p/b2.tif", ("p/b2.tif", "p/b3.tif"), tmp_path / "b2.tif")
+    (job,) = pair_outputs(["p/b2.tif", "p/b3.tif"], "x.tif", join=True)
+    assert job.output == Path("x.tif")
+    assert input_files(["p/b2.tif", "p/b3.tif"]) == ["p/b2.tif", "p/b3.tif"]
+
+
+def test_a_folder_is_one_input_and_becomes_a_volume(tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    (job,) = pair_outputs([str(folder)], str(tmp_path / "out"))
+    assert job.output == tmp_path / "out" / "series.nii.gz"
+    assert input_files([str(folder)]) == [str(folder)]
+
+
+def test_a_format_that_is_a_folder_is_an_output_of_its_own(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    assert pair_outputs(["a.tif"], str(store))[0].output == store
+    store.mkdir()
+    assert pair_outputs(["a.tif"], str(store))[0].output == store

@@ -362,6 +362,22 @@ def test_pictures_lie_beside_the_output(tmp_path: Path, volume: Path, weights: P
     assert 'src="http' not in page
 
 
+def test_bands_in_files_of_their_own_are_one_scene(tmp_path: Path) -> None:
+    values = smooth((3, 30, 28))
+    for i, name in enumerate(("b2", "b3", "b4")):
+        write_scene(tmp_path / "in" / f"{name}.tif", values[i : i + 1])
+    whole = write_scene(tmp_path / "whole.tif", values)
+    text = {"path": f"{tmp_path}/in/*.tif", "join": True}
+    outcome = run(settings(whole, tmp_path / "out.tif") | {"input": text})
+    joined = open_raster(outcome.done[0].job.output).read().values
+    expected = open_raster(run(settings(whole, tmp_path / "one")).done[0].job.output).read().values
+    np.testing.assert_array_equal(joined, expected)
+    record = record_of(outcome)
+    assert [Path(fact.path).name for fact in record.inputs] == ["b2.tif", "b3.tif", "b4.tif"]
+    again = run_workflow(outcome.done[0].job.record, output=tmp_path / "again.tif", watcher=Listener())
+    assert again.done[0].job.output.read_bytes() == outcome.done[0].job.output.read_bytes()
+
+
 def test_a_label_map_keeps_its_labels(tmp_path: Path) -> None:
     blocks = np.kron(np.array([[[0, 3], [7, 0]], [[12, 3], [0, 7]]]), np.ones((5, 5, 5), int))
     source = write_volume(tmp_path / "in" / "labels.nii.gz", blocks, dtype="uint8")

@@ -13,7 +13,7 @@ from sciSR.workflow import run_workflow
 __all__ = ["given", "run"]
 
 ENGINE = ("network", "scale", "target_spacing", "device", "precision", "backend", "tile", "exact", "workers", "sensor")
-INPUT = ("labels", "offset", "nodata")
+INPUT = ("join", "series", "labels", "offset", "nodata")
 OUTPUT = ("suffix", "cog", "dtype", "compress")
 
 

@@ -57,6 +57,10 @@ class InputSection(Section):
 
     path: Paths
     """File, address, pattern (``scans/*.nii.gz``) or list of these; relative to the current directory."""
+    join: bool = False
+    """All paths are one scene: files on one grid are its bands, files beside each other its tiles."""
+    series: int | str | None = None
+    """Which series of a DICOM folder that holds several: its number or its UID."""
     labels: bool | None = None
     """True: a label map, refined by nearest neighbour. False: an image, whatever it looks like. null: find out."""
     spacing: Factors = None
@@ -69,7 +73,7 @@ class InputSection(Section):
     @property
     def options(self) -> dict[str, Any]:
         """What is passed on to :func:`sciSR.open_raster`."""
-        return {k: v for k, v in self.model_dump(exclude={"path"}).items() if v is not None}
+        return {k: v for k, v in self.model_dump(exclude={"path", "join"}).items() if v is not None}
 
 
 class OutputSection(Section):
