@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from sciSR import metrics
 from sciSR.degradation import degrade
 from sciSR.errors import GeometryError, InputError
 from sciSR.evaluation import ScoreTable, evaluate, wald
-from sciSR.evaluation.tally import Tally, slabs
+from sciSR.evaluation.tally import slabs
 from sciSR.inference import upscale
+from sciSR.io import open_raster
 from sciSR.raster import Block, Raster, Window, windows
 
 SENSOR = "generic-gaussian"
@@ -287,17 +289,32 @@ def test_subjects_join() -> None:
     assert "mean of 3" in joined.to_markdown()
 
 
-def test_tally_pieces_do_not_change_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = RNG.normal(size=(2, 2, 30, 17))
-    masks, valid = np.ones((1, 2, 30, 17), bool), RNG.random((2, 30, 17)) > 0.01
+def test_the_size_of_the_pieces_does_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = scene(RNG.uniform(100, 900, (2, 30, 17)))
+    result = scene(truth.read().values + RNG.normal(0, 30, (2, 30, 17)))
+    low = degrade(truth, 1.5, sensor=SENSOR)
     found = []
     for values in (2**21, 40):
-        monkeypatch.setattr("sciSR.evaluation.tally._PIECE_VALUES", values)
-        tally = Tally((30, 17), channels=2, regions=1, data_range=4)
-        tally.add(x, y, masks, valid)
-        found.append(Tally.scores([tally], 0, (0, 1), 0.5))
-    assert found[0] == pytest.approx(found[1], rel=1e-9)
-    assert {"sam", "ergas"} <= set(found[0])
+        monkeypatch.setattr("sciSR.evaluation.comparison._PIECE_VALUES", values)
+        found.append(evaluate(result, reference=truth, low=low, data_range=800))
+    for one, other in zip(found[0].rows, found[1].rows, strict=True):
+        assert one.values == pytest.approx(other.values, rel=1e-9)
+    assert {"sam", "ergas"} <= set(found[0].metrics)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "sensor", "gain"),
+    [("mri_t1_head_crop.nii.gz", 2, "mri", 1.0), ("sentinel2_crop.tif", 2, "sentinel-2", 2.0)],
+)
+def test_on_real_crops_back_projection_beats_cubic_and_explains_its_input(
+    name: str, scale: int, sensor: str, gain: float
+) -> None:
+    raster = open_raster(Path(__file__).parents[1] / "examples" / "data" / name)
+    table = wald(raster, "cubic", scale=scale, sensor=sensor, baselines=("ibp",), crop=64).table
+    assert table.value("ibp", "psnr") > table.value("cubic", "psnr") + gain
+    assert table.value("ibp", "ssim") > table.value("cubic", "ssim")
+    assert table.value("ibp", "consistency") < 0.002
+    assert 0.004 < table.value("cubic", "consistency") < 0.05
 
 
 def test_slabs_are_whole_and_in_order() -> None:

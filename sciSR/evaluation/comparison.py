@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ __all__ = ["compare", "evaluate"]
 
 Progress = Callable[[int, int], None]
 Mask = Raster | NDArray[Any]
+
+_PIECE_VALUES = 2**21
 
 
 def evaluate(
@@ -171,18 +173,20 @@ def _scores(
     done = 0
     for window, block in slabs(raster):
         truth = reference.read(window)
-        shape = (-1, channels, *block.values.shape[len(reference.leading) :])
-        target = truth.values.astype(np.float64)
-        masks = regions.read(window, target, len(spatial))
-        valid = _valid(block.valid, target.shape) & _valid(truth.valid, target.shape)
-        arrays = [_time_first(a, raster, shape) for a in (block.values.astype(np.float64), target, valid)]
-        covers = np.stack([_time_first(m, raster, shape) for m in masks], axis=1)
-        first = window[raster.axes.index("t")].start if "t" in raster.axes else 0
-        for i, (x, y, exists) in enumerate(zip(*arrays, strict=True)):
-            tallies[first + i].add(x, y, covers[i], exists)
-        done += block.values.size
-        if progress is not None:
-            progress(done, math.prod(raster.shape))
+        for at, part in _pieces(window, len(reference.leading)):
+            target = truth.values[part].astype(np.float64)
+            masks = regions.read(at, target, len(spatial))
+            valid = _valid(block.valid, truth.values.shape)[part] & _valid(truth.valid, truth.values.shape)[part]
+            shape = (-1, channels, *target.shape[len(reference.leading) :])
+            made = block.values[part].astype(np.float64)
+            arrays = [_time_first(a, raster, shape) for a in (made, target, valid)]
+            covers = np.stack([_time_first(m, raster, shape) for m in masks], axis=1)
+            first = window[raster.axes.index("t")].start if "t" in raster.axes else 0
+            for i, (x, y, exists) in enumerate(zip(*arrays, strict=True)):
+                tallies[first + i].add(x, y, covers[i], exists)
+            done += target.size
+            if progress is not None:
+                progress(done, math.prod(raster.shape))
     return _rows(name, reference, regions.names, tallies, ratio)
 
 
@@ -203,6 +207,17 @@ def _rows(
             pixels = sum(tally.pixels(region, channels) for tally in chosen)
             rows.append(Score(reference.name, name, part, where, pixels, values))
     return rows
+
+
+def _pieces(window: Window, lead: int) -> Iterator[tuple[Window, Window]]:
+    """A slab in runs of rows of some two million values: where in the raster, and where in the slab."""
+    sizes = [part.stop - part.start for part in window]
+    rows = sizes[lead]
+    step = max(1, _PIECE_VALUES * rows // math.prod(sizes))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        moved = slice(window[lead].start + start, window[lead].start + stop)
+        yield (*window[:lead], moved, *window[lead + 1 :]), (*[slice(None)] * lead, slice(start, stop))
 
 
 def _time_first(array: NDArray[Any], raster: Raster, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -15,7 +15,6 @@ from sciSR.raster import Block, Raster, Window
 
 __all__ = ["Tally", "slabs"]
 
-_PIECE_VALUES = 2**21
 _SLAB_VALUES = 2**24
 
 
@@ -43,19 +42,6 @@ class Tally:
         valid: NDArray[np.bool_],
     ) -> None:
         """Take the next rows: arrays ``(c, rows, …)``, masks ``(regions, c, rows, …)``."""
-        rows = prediction.shape[1]
-        step = max(1, _PIECE_VALUES // max(1, prediction.size // rows))
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
-            self._add(prediction[:, part], target[:, part], masks[:, :, part], valid[:, part])
-
-    def _add(
-        self,
-        prediction: NDArray[np.float64],
-        target: NDArray[np.float64],
-        masks: NDArray[np.bool_],
-        valid: NDArray[np.bool_],
-    ) -> None:
         error = prediction - target
         for region, mask in enumerate(masks & valid):
             for c in range(len(error)):
