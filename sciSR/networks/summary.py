@@ -58,7 +58,7 @@ class NetworkSummary:
         parameters: numbers that are learned.
         receptive_radius: input pixels on each side per axis, or None where nothing bounds them.
         exact_tiling: whether tiles give the whole image's values.
-        gflop: 10^9 multiplications and additions per million input pixels.
+        gflop: 10^9 multiplications and additions per million output pixels.
     """
 
     name: str
@@ -127,6 +127,6 @@ def _gflop(network: SRNetwork) -> float:
         probe = build_network(network.family, **arguments).eval() if network.family in NETWORKS else network
         x = torch.empty(1, spec.in_channels, *sides)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            probe(x)
-    operations: int = counter.get_total_flops()
-    return operations / prod(sides) / 1e3
+            pixels: int = prod(probe(x).shape[2:])
+    operations = float(counter.get_total_flops())
+    return operations / pixels / 1e3
