@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.io import adapter_for, open_raster, save_raster
 from sciSR.regrid import regrid
+from tests.format_table import Row, check_table
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
@@ -331,3 +332,48 @@ def test_without_pydicom_it_says_what_to_install(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("sciSR.io.dicom.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs pydicom; install scisr\[dicom\]"):
         open_raster(folder)
+
+
+ROWS = (
+    Row(
+        "values",
+        "CT in HU, others through slope and intercept, in a type that holds them all",
+        test_values_and_geometry_are_what_itk_finds,
+    ),
+    Row(
+        "position, orientation, spacing",
+        "from the slices' positions, as ITK finds it",
+        test_values_and_geometry_are_what_itk_finds,
+    ),
+    Row("PixelPaddingValue", "no value; comes back as it was", test_padding_is_no_value_and_comes_back),
+    Row(
+        "scanner and protocol",
+        "a BIDS sidecar beside the `.nii.gz`",
+        test_a_refined_series_becomes_nifti_in_scanner_space_with_a_sidecar_without_names,
+    ),
+    Row(
+        "patient, dates",
+        "left behind",
+        test_a_refined_series_becomes_nifti_in_scanner_space_with_a_sidecar_without_names,
+    ),
+    Row(
+        "several series in one folder",
+        "listed; one is chosen with `series=`",
+        test_several_series_are_listed_and_one_can_be_named,
+    ),
+    Row("gantry tilt", "refused, with its angle", test_a_tilted_gantry_is_told_with_its_angle),
+    Row(
+        "missing or uneven slices",
+        "refused, with their place",
+        lambda folder: test_missing_and_uneven_slices_are_told_where(folder, (0, 2.5, 5, 10, 12.5, 15), "1 slice"),
+    ),
+    Row(
+        "several images of one place",
+        "refused, with what they differ in",
+        lambda folder: test_several_images_of_one_place_are_refused(folder, {}, "copies"),
+    ),
+)
+
+
+def test_the_page_holds_this_table() -> None:
+    check_table("DICOM series (read only)", ROWS)

@@ -15,6 +15,7 @@ from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.io import adapter_for, open_raster, save_raster
 from sciSR.raster import Raster
 from sciSR.regrid import regrid
+from tests.format_table import Row, check_table
 from tests.nifti_files import AFFINES, make
 
 itk = pytest.importorskip("SimpleITK")
@@ -255,3 +256,33 @@ def test_time_mixed_with_space_is_refused(tmp_path: Path) -> None:
     single = open_raster(by_hand(tmp_path / "b.mha", TransformMatrix="", **sizes))
     assert single.axes == ("z", "y", "x")
     assert header(save_raster(single, tmp_path / "c.mha"))["DimSize"] == "7 6 5 1"
+
+
+ROWS = (
+    Row(
+        "header lines, unknown keys",
+        "kept as they are, in their order",
+        test_an_unchanged_image_comes_back_byte_for_byte,
+    ),
+    Row(
+        "TransformMatrix, Offset, ElementSpacing",
+        "moved; the matrix stays as it is",
+        lambda folder: test_a_refined_image_keeps_its_keys(folder, True),
+    ),
+    Row("DistanceUnits; ElementSize", "honoured and kept; replaced by the new spacing", test_units_and_voxel_size),
+    Row("series", "kept, with start and step", test_a_series_keeps_its_step),
+    Row(
+        "byte order, HeaderSize, older spellings",
+        "read; written little endian",
+        test_byte_order_header_size_and_second_spellings,
+    ),
+    Row("`.mhd` with its data file", "kept as two files", test_a_header_with_its_data_file),
+    Row(
+        "scaled values of another format", "written as they are meant", test_scaled_values_are_written_as_they_are_meant
+    ),
+    Row("provenance", "keys of the header; no time, no path", test_bytes_repeat_and_provenance_is_read_by_itk),
+)
+
+
+def test_the_page_holds_this_table() -> None:
+    check_table("MetaImage", ROWS)

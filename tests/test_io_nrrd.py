@@ -17,6 +17,7 @@ from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.io import adapter_for, open_raster, save_raster
 from sciSR.raster import Raster
 from sciSR.regrid import regrid
+from tests.format_table import Row, check_table
 from tests.nifti_files import AFFINES, make
 
 itk = pytest.importorskip("SimpleITK")
@@ -292,3 +293,32 @@ def test_what_nrrd_cannot_hold_is_refused(tmp_path: Path) -> None:
         save_raster(waves, tmp_path / "a.nrrd")
     with pytest.raises(InputError, match="no option compress"):
         save_raster(open_raster(write(tmp_path / "b.nrrd", VALUES, head())), tmp_path / "c.nrrd", compress=True)
+
+
+ROWS = (
+    Row(
+        "header lines, comments, the file's own keys",
+        "kept as they are, in their order",
+        test_what_a_header_says_stays_in_its_lines,
+    ),
+    Row(
+        "space, directions, origin",
+        "moved in the file's own space and unit",
+        test_what_a_header_says_stays_in_its_lines,
+    ),
+    Row("space units", "honoured and kept", test_units_are_honoured_and_kept),
+    Row("thicknesses", "replaced by the new distance along a refined axis", test_what_a_header_says_stays_in_its_lines),
+    Row("no space", "read as ITK reads it, and said", test_a_file_without_space_is_named_and_read_like_itk),
+    Row("series", "kept, with its step and unit", test_a_series_keeps_its_step),
+    Row("raw, gzip, bzip2; line and byte skip", "read; written raw or gzip", test_gzip_bzip2_and_skips),
+    Row("`.nhdr` with its data file", "kept as two files", test_a_header_with_its_data_file),
+    Row("interleaved vectors, colours", "refused", test_interleaved_vectors_and_parallel_axes_are_refused),
+    Row(
+        "scaled values of another format", "written as they are meant", test_scaled_values_are_written_as_they_are_meant
+    ),
+    Row("provenance", "keys of the header; no time, no path", test_provenance_becomes_keys_and_bytes_repeat),
+)
+
+
+def test_the_page_holds_this_table() -> None:
+    check_table("NRRD", ROWS)
