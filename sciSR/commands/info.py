@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def describe_file(path: str) -> dict[str, Any]:
         raise MissingFileError(f"{path}: no such file")
     facts: dict[str, Any] = {"file": path, "format": adapter.name}
     if not is_remote(path):
-        facts["bytes"] = os.path.getsize(path)
+        facts["bytes"] = _size(Path(path))
     metadata = adapter.describe(path)
     try:
         facts.update(_raster_facts(open_raster(path)))
@@ -65,6 +66,12 @@ def describe_file(path: str) -> dict[str, Any]:
         facts["refused"] = str(error)
     described: dict[str, Any] = plain({**facts, "metadata": metadata})
     return described
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def axis_directions(grid: Grid) -> dict[str, str]:
