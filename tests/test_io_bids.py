@@ -143,6 +143,20 @@ def test_a_sidecar_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
     assert beside(tmp_path / "b.nii.gz")["EchoTime"] == SIDECAR["EchoTime"]
 
 
+def test_the_sidecar_of_an_older_output_does_not_outlive_it(tmp_path: Path) -> None:
+    with_one = open_raster(scan(tmp_path))
+    without = open_raster(make(tmp_path / "plain.nii.gz", VALUES))
+    out = save_raster(with_one, tmp_path / "b.nii.gz")
+    save_raster(with_one, out, overwrite=True)
+    assert sidecar_path(out).exists()
+    save_raster(without, out, overwrite=True)
+    assert not sidecar_path(out).exists()
+    for foreign in ('{"EchoTime": 1}', "no json", '{"GeneratedBy": [{"Name": "dcm2niix"}]}'):
+        sidecar_path(out).write_text(foreign)
+        save_raster(without, out, overwrite=True)
+        assert sidecar_path(out).read_text() == foreign
+
+
 def test_the_inputs_own_sidecar_is_never_replaced(tmp_path: Path) -> None:
     raster = open_raster(scan(tmp_path))
     with pytest.raises(InputError, match=r"sub-01_T1w\.json: belongs to the input"):

@@ -121,10 +121,12 @@ def save_raster(
     try:
         writer = adapter.create(raster, folder / target.name, **options)
         _pull(raster, writer, progress)
-        for final in outputs(adapter, raster, target):
+        made = outputs(adapter, raster, target)
+        for final in made:
             _publish(folder / final.name, final)
         for old in adapter.leftovers(target) if isinstance(adapter, WithLeftovers) else ():
-            old.unlink(missing_ok=True)
+            if old not in made:
+                old.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
     finally:

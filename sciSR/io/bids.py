@@ -15,7 +15,7 @@ from typing import Any
 from sciSR import __version__
 from sciSR.errors import FormatError
 
-__all__ = ["carry_over", "read_sidecar", "sidecar_path", "stable", "to_json"]
+__all__ = ["carry_over", "made_here", "read_sidecar", "sidecar_path", "stable", "to_json"]
 
 _Axes = Mapping[str, tuple[int, float]]
 
@@ -49,6 +49,16 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise FormatError(f"{file.name}: a sidecar is a JSON object, {type(content).__name__} came")
     return content
+
+
+def made_here(path: str | Path) -> bool:
+    """Whether the sidecar of an image is one that sciSR wrote."""
+    try:
+        entries = (read_sidecar(path) or {}).get("GeneratedBy")
+    except FormatError:
+        return False
+    last = entries[-1] if isinstance(entries, list) and entries else None
+    return isinstance(last, dict) and last.get("Name") == "sciSR"
 
 
 def stable(provenance: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from sciSR.encoding import Encoding
 from sciSR.errors import FormatError, InputError, MetadataWarning
 from sciSR.io.adapter import Writer
-from sciSR.io.bids import carry_over, read_sidecar, sidecar_path, stable, to_json
+from sciSR.io.bids import carry_over, made_here, read_sidecar, sidecar_path, stable, to_json
 from sciSR.io.gzipped import GzipSlabs, is_gzip
 from sciSR.io.nifti_describe import described
 from sciSR.io.nifti_geometry import locate, with_spacing
@@ -78,6 +78,10 @@ class NiftiAdapter:
     def companions(self, raster: Raster, path: Path) -> tuple[Path, ...]:
         """The BIDS sidecar, where the input had one."""
         return () if _sidecar(raster) is None else (sidecar_path(path),)
+
+    def leftovers(self, path: Path) -> tuple[Path, ...]:
+        """The sidecar that an earlier output of this name brought; one that nobody here wrote stays."""
+        return (sidecar_path(path),) if made_here(path) else ()
 
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
         """Raise for what NIfTI cannot hold (channels, a scene, a type it does not know), and for the input itself."""
