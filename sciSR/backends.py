@@ -7,8 +7,11 @@ rounding scales with the detail and not with the image.
 from __future__ import annotations
 
 import copy
+import queue
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,7 +23,7 @@ from torch import Tensor
 from sciSR.errors import InputError, ResourceError
 from sciSR.networks.spec import SRNetwork
 
-__all__ = ["Precision", "Runner", "has_fast_bfloat16", "pick_device", "prepare"]
+__all__ = ["Precision", "Runner", "RunnerPool", "has_fast_bfloat16", "pick_device", "pick_devices", "prepare"]
 
 Precision = Literal["float32", "bf16", "fp16"]
 _CLEARLY = 1.25
@@ -48,6 +51,11 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device: {device!r} is not here; torch sees {torch.cuda.device_count()} CUDA device(s)")
     return chosen
+
+
+def pick_devices(device: str) -> list[torch.device]:
+    """The devices for one name or several with commas between (``"cuda:0,cuda:1"``)."""
+    return [pick_device(name.strip()) for name in device.split(",")]
 
 
 @lru_cache(maxsize=8)
@@ -95,21 +103,23 @@ class Runner:
     device: torch.device
     precision: Precision
     backend: str = "torch"
+    compiled: Callable[[Tensor], Tensor | None] | None = None
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Refined values ``(b, c, [z,] y, x)`` float32 of values ``(b, c, [z,] y, x)`` float32."""
+        x = torch.from_numpy(values)
         with torch.inference_mode():
-            x = torch.from_numpy(values)
-            if self.device.type == "cuda":
-                x = x.pin_memory().to(self.device, non_blocking=True)
-            y = self.forward(x.to(self.device))
-            return y.to("cpu", torch.float32).numpy()
+            if self.device.type != "cuda":
+                return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
+            exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # TF32 is not float32
+            with torch.cuda.stream(_own_stream(self.device)), exact:
+                return self.forward(x.pin_memory().to(self.device, non_blocking=True)).to("cpu", torch.float32).numpy()
 
     def forward(self, x: Tensor) -> Tensor:
         """The same on a tensor that lies on the device already."""
         try:
             base = self.network.interpolate(x)
-            detail = self.residual_network.residual(self.lowered(x))
+            detail = (self.compiled or self.residual_network.residual)(self.lowered(x))
             if detail is None:
                 assert base is not None
                 return base
@@ -133,9 +143,81 @@ class Runner:
         """Plain values for the run record."""
         return {"backend": self.backend, "device": self.device.type, "precision": self.precision}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process gets; it compiles for itself."""
+        return {**self.__dict__, "compiled": None}
 
-def prepare(network: SRNetwork, device: torch.device, precision: Precision) -> Runner:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Compile again where the sender had."""
+        self.__dict__.update(state)
+        if self.backend == "compile":
+            self.__dict__["compiled"] = torch.compile(self.residual_network.residual, dynamic=False)
+
+
+class RunnerPool:
+    """The same network on several devices; each call takes the device that is free the longest."""
+
+    def __init__(self, runners: Sequence[Runner]) -> None:
+        self.runners = tuple(runners)
+        self._free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
+        for runner in self.runners:
+            self._free.put(runner)
+
+    @property
+    def network(self) -> SRNetwork:
+        """The network on the first device."""
+        return self.runners[0].network
+
+    @property
+    def device(self) -> torch.device:
+        """The first device."""
+        return self.runners[0].device
+
+    @property
+    def precision(self) -> Precision:
+        """Of the residual, on all devices."""
+        return self.runners[0].precision
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As :meth:`Runner.__call__`, on a free device."""
+        runner = self._free.get()
+        try:
+            return runner(values)
+        finally:
+            self._free.put(runner)
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for the run record."""
+        return {**self.runners[0].record(), "devices": len(self.runners)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The runners alone travel."""
+        return {"runners": self.runners}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """All devices free."""
+        self.__init__(state["runners"])  # type: ignore[misc]
+
+
+_streams = threading.local()
+
+
+def _own_stream(device: torch.device) -> torch.cuda.Stream:
+    """This thread's CUDA stream, so that one tile's transfer runs beside another's convolutions."""
+    by_device: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("by_device", {})
+    if device not in by_device:
+        by_device[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return by_device[device]
+
+
+def prepare(network: SRNetwork, device: torch.device, precision: Precision, *, compiled: bool = False) -> Runner:
     """The network ready to run; the one given is not changed.
+
+    Args:
+        network: what to run.
+        device: where.
+        precision: of the residual.
+        compiled: through torch.compile, which takes a minute per tile shape and needs a C++ compiler on CPUs.
 
     Raises:
         InputError: a precision that is none.
@@ -144,7 +226,10 @@ def prepare(network: SRNetwork, device: torch.device, precision: Precision) -> R
         raise InputError(f"precision: {precision!r} came, expected auto, {', '.join(_DTYPES)}")
     full = _laid_out(copy.deepcopy(network).eval().requires_grad_(False).to(device))
     low = None if precision == "float32" else _laid_out(copy.deepcopy(full).to(_DTYPES[precision]))
-    return Runner(full, low, device, precision)
+    runner = Runner(full, low, device, precision)
+    if not compiled:
+        return runner
+    return replace(runner, backend="compile", compiled=torch.compile(runner.residual_network.residual, dynamic=False))
 
 
 def _laid_out(network: SRNetwork) -> SRNetwork:

@@ -8,44 +8,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
+import torch
 
 from sciSR import __version__
-from sciSR.backends import Precision, Runner, has_fast_bfloat16, pick_device, prepare
+from sciSR.backends import Precision, Runner, RunnerPool, has_fast_bfloat16, pick_devices, prepare
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.degradation import Sensor
 from sciSR.depth_first import NotStreamableError, derive
-from sciSR.errors import GeometryError, InputError, PrecisionWarning
-from sciSR.grid import Grid, scale_per_axis
+from sciSR.errors import InputError, PrecisionWarning
+from sciSR.grid import Grid
 from sciSR.networks import load_network
-from sciSR.networks.spec import NetworkSpec, SRNetwork
+from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.openvino_backend import prepare_openvino
+from sciSR.plans import Target, factors, find_target, plan_tiles, wanted_grid
 from sciSR.precision import calibration_patches, check_precision
 from sciSR.raster import Channel, Raster
 from sciSR.regrid import regrid
 from sciSR.strips import StripSource
-from sciSR.tiles import TileJob, UpscaledSource, worker_count
-from sciSR.tiling import TilePlan
+from sciSR.tiles import TileJob, UpscaledSource, fitting_plan, worker_count
 
 __all__ = ["upscale"]
 
-_TILE = {"cpu": {2: 256, 3: 64}, "openvino": {2: 512, 3: 96}, "device": {2: 1024, 3: 128}}
-"""Pixels of a tile per axis: large enough for a small share of halo, small enough for cache and memory; the 2D sizes
-make whole 512-pixel output blocks at factor 2, so that no block of a tiled GeoTIFF is encoded twice."""
-_FILL_REACH = 16
 _EXPECTED_DB = {"bf16": 60.0, "fp16": 60.0, "int8": 48.0}
 """Least PSNR to float32 that a low precision should keep on an image; below it a warning says so."""
 _KERNELS = {"nearest", "linear", "cubic", "lanczos"}
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What was asked for: the wanted grid, the factor per axis, and which network axis runs along which raster axis."""
-
-    grid: Grid
-    order: tuple[int, ...]
-    network_scale: tuple[int, ...]
 
 
 def upscale(
@@ -61,7 +48,7 @@ def upscale(
     normalization: Normalization | None = None,
     sensor: Sensor | str | None = None,
     workers: int | None = None,
-    backend: Literal["auto", "torch", "openvino"] = "auto",
+    backend: Literal["auto", "torch", "compile", "openvino"] = "auto",
 ) -> Raster:
     """The raster with finer pixels over the same field of view; lazy, computed tile by tile when read or saved.
 
@@ -73,7 +60,7 @@ def upscale(
             network's own.
         target_spacing: pixel size to reach instead, in world units; a number, a mapping, or ``"isotropic"``: that of
             the finest axis. Bounds are kept and counts rounded; read what was reached from the result's grid.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or several: ``"cuda:0,cuda:1"``.
         tile: pixels of a tile per axis; ``"auto"`` chooses, None takes the whole image at once.
         precision: of the network's residual; ``"auto"`` takes bfloat16 where the hardware is fast at it and the loss,
             measured on this raster, keeps 60 dB, else float32; ``"int8"`` quantises on this raster's own patches.
@@ -81,7 +68,8 @@ def upscale(
         normalization: how values become the network's; default the checkpoint's own, or as they are for a bare network.
         sensor: the degradation that back-projection assumes; default the checkpoint's, or a Gaussian.
         workers: tiles worked on at once; default one per core.
-        backend: ``"torch"``, or ``"openvino"`` (CPU, optional extra); ``"auto"`` takes OpenVINO for int8 alone.
+        backend: ``"torch"``, ``"compile"`` (torch.compile), or ``"openvino"`` (CPU, optional extra); ``"auto"`` takes
+            OpenVINO for int8 and torch for the rest.
 
     Returns:
         A lazy raster of physical values in the input's units, on the refined grid. Its ``source.record()`` tells plan,
@@ -92,41 +80,27 @@ def upscale(
         GeometryError: a factor or spacing that the network cannot reach.
 
     Example:
-        >>> import numpy as np
+        >>> import torch
         >>> low = Raster.from_array(np.ones((1, 6, 8), np.float32), affine=np.eye(3), axes="cyx")
         >>> upscale(low, "cubic", scale=2).shape
         (1, 12, 16)
     """
     if scale is not None and target_spacing is not None:
         raise InputError("upscale: scale and target_spacing exclude each other; give one")
-    wanted = _wanted_grid(raster, scale, target_spacing)
-    if backend not in ("auto", "torch", "openvino"):
-        raise InputError(f"backend: {backend!r} came; expected auto, torch or openvino")
+    wanted = wanted_grid(raster, scale, target_spacing)
+    if backend not in ("auto", "torch", "compile", "openvino"):
+        raise InputError(f"backend: {backend!r} came; expected auto, torch, compile or openvino")
     if isinstance(network, str) and network in _KERNELS:
         return _interpolated(raster, network, wanted or raster.grid.refine(2))
     if isinstance(network, str):
         network = _named(network, raster, wanted, sensor)
-    target = _target(raster, network.spec, wanted)
+    target = find_target(raster, network.spec, wanted)
     _check_channels(raster, network)
-    result = _run(raster, network, target, device, tile, precision, exact, normalization, workers, backend)
+    result = _run(raster, network, target, _Settings(device, tile, precision, exact, normalization, workers, backend))
     if result.grid.shape == target.grid.shape:
         return result
     fine = regrid(result, target.grid.shape)
     return fine.replace(source=_Resampled(fine.source, result.source), grid=target.grid)
-
-
-def _wanted_grid(raster: Raster, scale: Any, spacing: Any) -> Grid | None:
-    if scale is not None:
-        return raster.grid.refine(scale)
-    if spacing is None:
-        return None
-    if spacing == "isotropic":
-        spacing = min(raster.grid.spacing.values())
-    return raster.grid.with_spacing(spacing)
-
-
-def _factors(raster: Raster, grid: Grid) -> tuple[float, ...]:
-    return tuple(new / old for new, old in zip(grid.shape, raster.grid.shape, strict=True))
 
 
 def _interpolated(raster: Raster, kernel: str, grid: Grid) -> Raster:
@@ -139,52 +113,9 @@ def _named(name: str, raster: Raster, wanted: Grid | None, sensor: Sensor | str 
     if name not in CLASSICAL:
         return load_network(name)
     grid = wanted or raster.grid.refine(2)
-    factors = tuple(max(1, math.ceil(f - 1e-9)) for f in _factors(raster, grid))
+    whole = tuple(max(1, math.ceil(f - 1e-9)) for f in factors(raster, grid))
     extra = {} if sensor is None else {"sensor": sensor}
-    return build_classical(name, ndim=len(factors), scale=factors, in_channels=1, **extra)
-
-
-def _target(raster: Raster, spec: NetworkSpec, wanted: Grid | None) -> _Target:
-    """Where the network's axes run and what grid is to be reached."""
-    axes = raster.grid.axes
-    if spec.ndim > len(axes):
-        raise InputError(
-            f"{raster.name}: a network for the axes {', '.join(spec.axes)} cannot run on a scene with "
-            f"{', '.join(axes)}; choose a 2D network"
-        )
-    order = _axis_order(raster, spec, wanted)
-    network_scale = [1] * len(axes)
-    for position, s in zip(order, spec.scale, strict=True):
-        network_scale[position] = s
-    own = raster.grid.refine(dict(zip(axes, map(float, network_scale), strict=True)))
-    grid = wanted or own
-    for axis, factor, s in zip(axes, _factors(raster, grid), network_scale, strict=True):
-        if factor > s + 1e-9:
-            _warn_beyond(raster, axis, factor, s)
-    return _Target(grid, order, tuple(network_scale))
-
-
-def _warn_beyond(raster: Raster, axis: str, factor: float, s: int) -> None:
-    warnings.warn(
-        f"{raster.name}: factor {factor:g} on axis {axis} is more than the network's {s}; the rest is cubic "
-        "interpolation, which adds pixels but no detail",
-        PrecisionWarning,
-        stacklevel=5,
-    )
-
-
-def _axis_order(raster: Raster, spec: NetworkSpec, wanted: Grid | None) -> tuple[int, ...]:
-    """Raster axis of each network axis; an anisotropic 3D network turns its refined axis to the coarse one."""
-    n = len(raster.grid.axes)
-    natural = tuple(range(n - spec.ndim, n))
-    if spec.ndim != 3 or len(set(spec.scale)) == 1 or sorted(spec.scale)[1] != 1:
-        return natural
-    measure = list(raster.grid.spacing.values() if wanted is None else _factors(raster, wanted))
-    coarse = int(np.argmax(measure))
-    special = int(np.argmax(spec.scale))
-    order = list(natural)
-    order[special], order[coarse] = order[coarse], order[special]
-    return tuple(order)
+    return build_classical(name, ndim=len(whole), scale=whole, in_channels=1, **extra)
 
 
 def _check_channels(raster: Raster, network: SRNetwork) -> None:
@@ -200,39 +131,44 @@ def _check_channels(raster: Raster, network: SRNetwork) -> None:
         raise InputError(f"{raster.name}: a {needs}-band 2D network cannot run on a volume")
 
 
-def _run(
-    raster: Raster,
-    network: SRNetwork,
-    target: _Target,
-    device: str,
-    tile: Any,
-    precision: Any,
-    exact: bool,
-    normalization: Normalization | None,
-    workers: int | None,
-    backend: str,
-) -> Raster:
+@dataclass(frozen=True)
+class _Settings:
+    """How to run, as :func:`upscale` takes it."""
+
+    device: str
+    tile: Any
+    precision: Any
+    exact: bool
+    normalization: Normalization | None
+    workers: int | None
+    backend: str
+
+    @property
+    def openvino(self) -> bool:
+        return self.backend == "openvino" or self.precision == "int8"
+
+
+def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings) -> Raster:
     """The lazy result at the network's own factors."""
-    where = pick_device(device)
-    recipe = normalization or (network.card.normalization if network.card else None) or Normalization()
-    intensity = recipe.fit(raster)
-    kind = "device" if where.type != "cpu" else "openvino" if backend == "openvino" or precision == "int8" else "cpu"
-    plan, fill = _plan(raster, network.spec, target, tile, exact, kind)
-    runner = prepare(network, where, "float32")
-    job = TileJob(raster, runner, plan, intensity, target.order, fill)
+    devices = pick_devices(settings.device)
+    recipe = settings.normalization or (network.card.normalization if network.card else None) or Normalization()
+    kind = "device" if devices[0].type != "cpu" else "openvino" if settings.openvino else "cpu"
+    plan, fill = plan_tiles(raster, network.spec, target, settings.tile, settings.exact, kind)
+    job = TileJob(raster, prepare(network, devices[0], "float32"), plan, recipe.fit(raster), target.order, fill)
     facts: dict[str, Any] = {
         "network": network.card.name if network.card else network.family,
         "network_sha256": network.card.checksum if network.card else None,
-        "exact": exact,
+        "exact": settings.exact,
         "normalization": recipe.to_dict(),
     }
-    at_once = workers or worker_count(where, plan)
-    job, facts["precision_check"] = _lowered(job, network, precision, backend, at_once)
+    workers = settings.workers or len(devices) * worker_count(devices[0], plan)
+    job, facts["precision_check"] = _lowered(job, network, settings, devices, workers)
+    if kind == "device":
+        job = replace(job, plan=fitting_plan(job))
     grid = raster.grid.resize(plan.output_shape)
-    source = _source(job, tile, at_once, facts)
     channels = raster.channels if job.out_channels == len(raster.channels) else (Channel(),) * job.out_channels
     return raster.replace(
-        source=source,
+        source=_source(job, settings.tile, workers, facts),
         grid=grid,
         channels=channels,
         auxiliary={key: regrid(aux, grid.shape, kernel="nearest") for key, aux in raster.auxiliary.items()},
@@ -253,26 +189,31 @@ def _source(job: TileJob, tile: Any, workers: int, facts: dict[str, Any]) -> Ups
     return StripSource(job, program, workers=workers, facts=facts)
 
 
-def _lowered(job: TileJob, network: SRNetwork, precision: Any, backend: str, workers: int) -> tuple[TileJob, Any]:
-    """The job at the precision and on the backend asked for, and what was measured of its loss."""
-    device = job.runner.device
-    if backend == "openvino" or precision == "int8":
-        if device.type != "cpu":
-            raise InputError(f"precision: int8 and OpenVINO run on the CPU here, but the device is {device.type}")
-        chosen = "float32" if precision == "auto" else precision
+def _lowered(
+    job: TileJob, network: SRNetwork, settings: _Settings, devices: list[torch.device], workers: int
+) -> tuple[TileJob, dict[str, Any]]:
+    """The job at the precision, on the backend and the devices asked for, and what was measured of its loss."""
+    asked: dict[str, Any] = {"asked": settings.precision}
+    if settings.openvino:
+        if devices[0].type != "cpu":
+            raise InputError(f"precision: int8 and OpenVINO run on the CPU here, but the device is {devices[0].type}")
+        chosen = "float32" if settings.precision == "auto" else settings.precision
         runner = prepare_openvino(network, chosen, streams=workers, calibration=lambda: calibration_patches(job))
         compiled = replace(job, runner=runner)
-        return compiled, {"asked": precision, **_told(job, compiled)} if chosen != "float32" else {"asked": precision}
-    if precision == "float32":
-        return job, {"asked": precision}
-    if precision != "auto":
-        lowered = replace(job, runner=prepare(network, device, precision))
-        return lowered, {"asked": precision, **_told(job, lowered)}
-    if not has_fast_bfloat16(device):
-        return job, {"asked": "auto", "reason": "bfloat16 is not faster than float32 here"}
-    lowered = replace(job, runner=prepare(network, device, "bf16"))
+        return compiled, asked | (_told(job, compiled) if chosen != "float32" else {})
+
+    def at(precision: Precision) -> TileJob:
+        each = [prepare(network, d, precision, compiled=settings.backend == "compile") for d in devices]
+        return replace(job, runner=each[0] if len(each) == 1 else RunnerPool(each))
+
+    if settings.precision != "auto":
+        lowered = at(settings.precision)
+        return lowered, asked | (_told(job, lowered) if settings.precision != "float32" else {})
+    if not has_fast_bfloat16(devices[0]):
+        return at("float32"), {**asked, "reason": "bfloat16 is not faster than float32 here"}
+    lowered = at("bf16")
     report = check_precision(job, lowered)
-    return (lowered if report["passed"] else job), {"asked": "auto", **report}
+    return (lowered if report["passed"] else at("float32")), {**asked, **report}
 
 
 def _told(full: TileJob, low: TileJob) -> dict[str, Any]:
@@ -290,40 +231,10 @@ def _told(full: TileJob, low: TileJob) -> dict[str, Any]:
     return report
 
 
-def _plan(
-    raster: Raster, spec: NetworkSpec, target: _Target, tile: Any, exact: bool, kind: str
-) -> tuple[TilePlan, int]:
-    """The tiles over the raster's spatial axes, and how deep holes are filled."""
-    shape = raster.grid.shape
-    n = len(shape)
-    halo, align, sizes = [0] * n, [1] * n, [16] * n
-    for i, position in enumerate(target.order):
-        radius = spec.receptive_radius
-        halo[position] = radius[i] if exact and radius is not None else spec.halo[i]
-        align[position] = spec.alignment[i]
-        sizes[position] = _TILE[kind][spec.ndim]
-    if isinstance(tile, int):
-        sizes = [tile] * n
-    elif isinstance(tile, Mapping):
-        given = scale_per_axis(tile, raster.grid.axes)
-        sizes = [int(given[a]) if a in tile else s for a, s in zip(raster.grid.axes, sizes, strict=True)]
-    elif tile is None:
-        sizes = list(shape)
-    elif tile != "auto":
-        raise InputError(f"tile: {tile!r} came; expected auto, null or a whole number of pixels")
-    if min(sizes) < 1:
-        raise GeometryError(f"tile: {sizes} has a size below one pixel")
-    whole = [s if n_ > (1.5 * s if tile == "auto" else s) else n_ for s, n_ in zip(sizes, shape, strict=True)]
-    sizes = [-(-s // a) * a for s, a in zip(whole, align, strict=True)]
-    plan = TilePlan(shape, tuple(sizes), tuple(halo), target.network_scale, tuple(align))
-    holes = raster.dtype.kind == "f" or raster.encoding.mask or any(v is not None for v in raster.encoding.nodata)
-    return plan, min(_FILL_REACH, max(1, *halo)) if holes else 0
-
-
 def _provenance(raster: Raster, model: str, grid: Grid, facts: Mapping[str, Any]) -> dict[str, str]:
     """What a file should say of how it was made; no time and no path, so that the same run gives the same bytes."""
-    factors = ", ".join(f"{a}={f:g}" for a, f in zip(grid.axes, _factors(raster, grid), strict=True))
-    entries = {**raster.provenance, "SCISR_VERSION": __version__, "SCISR_MODEL": model, "SCISR_SCALE": factors}
+    scale = ", ".join(f"{a}={f:g}" for a, f in zip(grid.axes, factors(raster, grid), strict=True))
+    entries = {**raster.provenance, "SCISR_VERSION": __version__, "SCISR_MODEL": model, "SCISR_SCALE": scale}
     if facts.get("network_sha256"):
         entries["SCISR_MODEL_SHA256"] = str(facts["network_sha256"])
     return entries

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciSR.backends import Runner
 from sciSR.depth_first import RowProgram
 from sciSR.journal import part_windows
 from sciSR.pipeline import in_background, read_ahead
@@ -193,6 +194,7 @@ class _Pass:
     ) -> Iterator[tuple[Window, Block]]:
         """Take the next strip; give the refined rows that are ready, from input row ``skip`` on."""
         runner = self._job.runner
+        assert isinstance(runner, Runner), "rows run on one torch device"
         part = window[self._axis]
         x = torch.from_numpy(self._job.to_network_axes(values)).to(runner.device)
         self._kept = x if self._kept is None else torch.cat([self._kept, x], dim=2)

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciSR.backends import Runner
+from sciSR.backends import Runner, RunnerPool
+from sciSR.errors import ResourceError
 from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
 from sciSR.normalization import IntensityMap
@@ -28,7 +29,9 @@ from sciSR.openvino_backend import OpenVinoRunner
 from sciSR.raster import Block, Raster, Window
 from sciSR.tiling import Tile, TilePlan
 
-__all__ = ["TileJob", "UpscaledSource", "worker_count"]
+__all__ = ["TileJob", "UpscaledSource", "fitting_plan", "gathered", "worker_count"]
+
+_SMALLEST_TILE = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class TileJob:
     """
 
     raster: Raster
-    runner: Runner | OpenVinoRunner
+    runner: Runner | RunnerPool | OpenVinoRunner
     plan: TilePlan
     intensity: IntensityMap
     order: tuple[int, ...]
@@ -273,6 +276,27 @@ class UpscaledSource:
 
     def _window(self, tile: Tile, time: int | None) -> Window:
         return self.job.lead(time, self.job.out_channels) + tile.write
+
+
+def fitting_plan(job: TileJob) -> TilePlan:
+    """The job's plan, its tiles halved until one fits into the device's memory; tried on the largest, before the run.
+
+    Raises:
+        ResourceError: not even a small tile fits.
+    """
+    plan = job.plan
+    while True:
+        sizes = [min(n, t + 2 * h) for n, t, h in zip(plan.shape, plan.tile, plan.halo, strict=True)]
+        values = np.zeros((len(job.raster.channels), *sizes), np.float32)
+        try:
+            job.runner(job.to_network_axes(values))
+        except ResourceError:
+            smaller = tuple(max(a, t // 2 // a * a) for t, a in zip(plan.tile, plan.alignment, strict=True))
+            if smaller == plan.tile or max(smaller) < _SMALLEST_TILE:
+                raise
+            plan = replace(plan, tile=smaller)
+        else:
+            return plan
 
 
 def _overlap(window: Window, other: Window) -> tuple[Window, Window]:

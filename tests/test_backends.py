@@ -1,0 +1,94 @@
+"""Devices by name, pools of them, compiled networks, tiles that shrink to fit."""
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sciSR.backends import RunnerPool, has_fast_bfloat16, pick_device, pick_devices, prepare
+from sciSR.errors import InputError, ResourceError
+from sciSR.inference import upscale
+from sciSR.tiles import TileJob, UpscaledSource, fitting_plan
+from tests.test_inference import _network, _scene, _streamed
+
+
+def test_devices_by_name() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_devices("cpu, cpu") == [torch.device("cpu")] * 2
+    with pytest.raises(InputError, match="no device name"):
+        pick_device("toaster")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA device"):
+            pick_device("cuda:3")
+
+
+def test_the_speed_of_bfloat16_is_tried_once() -> None:
+    first = has_fast_bfloat16(torch.device("cpu"))
+    hits = has_fast_bfloat16.cache_info().hits
+    assert has_fast_bfloat16(torch.device("cpu")) == first
+    assert has_fast_bfloat16.cache_info().hits == hits + 1
+
+
+def test_a_pool_of_devices_gives_the_values_of_one() -> None:
+    network = _network(ndim=2, in_channels=4, scale=2)
+    one, _ = _streamed(upscale(_scene(), network, device="cpu", tile=16, precision="float32"))
+    result = upscale(_scene(), network, device="cpu,cpu", tile=16, precision="float32")
+    two, _ = _streamed(result)
+    np.testing.assert_array_equal(one, two)
+    assert result.source.record()["devices"] == 2  # type: ignore[attr-defined]
+
+
+def test_runners_and_pools_travel_to_other_processes() -> None:
+    network = _network(ndim=2, in_channels=1, scale=2)
+    x = np.random.default_rng(0).normal(size=(1, 1, 9, 9)).astype(np.float32)
+    runner = prepare(network, torch.device("cpu"), "bf16")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(runner))(x), runner(x))
+    pool = RunnerPool([runner, runner])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(pool))(x), runner(x))
+
+
+def test_tiles_are_halved_until_they_fit() -> None:
+    network = _network(ndim=2, in_channels=4, scale=2)
+    source = upscale(_scene(), network, tile=48, precision="float32").source
+    assert isinstance(source, UpscaledSource)
+
+    class Small:
+        """A device on which nothing above 40 pixels fits."""
+
+        def __init__(self, limit: int) -> None:
+            self.network, self.limit = network, limit
+
+        def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+            if max(values.shape[2:]) > self.limit:
+                raise ResourceError("out of memory")
+            return values
+
+    job: TileJob = replace(source.job, runner=Small(40))  # type: ignore[arg-type]
+    assert fitting_plan(job).tile == (24, 24)
+    with pytest.raises(ResourceError):
+        fitting_plan(replace(job, runner=Small(5)))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_agrees() -> None:
+    network = _network(ndim=2, in_channels=4, scale=2)
+    plain, valid = _streamed(upscale(_scene(), network, precision="float32", tile=None))
+    result = upscale(_scene(), network, precision="float32", tile=None, backend="compile")
+    compiled, _ = _streamed(result)
+    assert np.abs(compiled - plain)[valid].max() <= 4e-6 * np.ptp(plain[valid])
+    assert result.source.record()["backend"] == "compile"  # type: ignore[attr-defined]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_cuda_agrees_with_the_cpu(precision: str) -> None:
+    network = _network(ndim=2, in_channels=4, scale=2)
+    cpu, valid = _streamed(upscale(_scene(), network, device="cpu", precision="float32"))
+    cuda, _ = _streamed(upscale(_scene(), network, device="cuda", precision=precision, tile=32))  # type: ignore[arg-type]
+    limit = 1e-4 if precision == "float32" else 3e-2
+    assert np.abs(cuda - cpu)[valid].max() <= limit * np.ptp(cpu[valid])
