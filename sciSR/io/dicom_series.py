@@ -247,6 +247,5 @@ def _check_repeats(ordered: Sequence[Any], along: Vector, name: str) -> None:
     first, second = ordered[int(same[0])], ordered[int(same[0]) + 1]
     differs = [tag for tag in _TELLING if str(first.get(tag)) != str(second.get(tag))]
     why = f"they differ in {', '.join(differs)}" if differs else "they are copies, by their headers"
-    raise FormatError(
-        f"{name}: {len({*same, *(same + 1)})} of {len(ordered)} images share their place with another, {why}; split the series"
-    )
+    shared = f"{len({*same, *(same + 1)})} of {len(ordered)} images share their place with another"
+    raise FormatError(f"{name}: {shared}, {why}; split the series")
