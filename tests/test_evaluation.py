@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from sciSR import metrics
-from sciSR.degradation import degrade
+from sciSR.degradation import degrade, load_sensor
 from sciSR.errors import GeometryError, InputError
 from sciSR.evaluation import ScoreTable, evaluate, wald
 from sciSR.evaluation.tally import slabs
 from sciSR.inference import upscale
 from sciSR.io import open_raster
+from sciSR.networks import build_network
+from sciSR.networks.spec import NetworkCard
 from sciSR.raster import Block, Raster, Window, windows
 
 SENSOR = "generic-gaussian"
@@ -244,6 +246,51 @@ def test_wald_on_a_centred_crop_says_so() -> None:
     assert result.table.settings["part"] == "its centre, z 12 of 20, y 12 of 20, x 12 of 20"
     whole = wald(raster, "cubic", scale=2, sensor=SENSOR, baselines=())
     assert whole.table.settings["part"] == "the whole input"
+
+
+def test_wald_takes_sensor_scale_and_name_from_the_network_s_card() -> None:
+    network = build_network("edsr", ndim=3, in_channels=1, scale=(1, 2, 2), features=4, blocks=1)
+    raster = volume(field((12, 16, 18)))
+    with pytest.raises(InputError, match="edsr does not say which sensor"):
+        wald(raster, network)
+    network.card = NetworkCard(name="tiny", sensor=load_sensor(SENSOR))
+    result = wald(raster, network, baselines=("cubic",), device="cpu")
+    assert list(result.outputs) == ["tiny", "cubic"]
+    assert result.network == "tiny"
+    assert result.table.settings["scale"] == {"y": 2.0, "x": 2.0}
+    # an untrained network is the cubic that it adds its residual to
+    assert result.table.value("tiny", "psnr") == pytest.approx(result.table.value("cubic", "psnr"), abs=1e-3)
+
+
+def test_wald_crops_large_rasters_by_itself_and_long_series_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciSR.evaluation.protocol._CROP_VALUES", 12 * 16 * 16)
+    array = np.stack([field((6, 20, 40), seed) for seed in range(7)])
+    series = Raster.from_array(array, affine=np.eye(4), axes="tzyx", name="series")
+    result = wald(series, "cubic", scale=2, sensor=SENSOR, baselines=())
+    assert result.truth.shape[0] == 1
+    assert result.table.settings["part"].startswith("its centre, t 1 of 7, z 6 of 6, y 20 of 20, x 24 of 40")
+    assert math.prod(result.truth.shape) <= 12 * 16 * 16
+    named = wald(series.crop(t=slice(0, 2)), "cubic", scale=2, sensor=SENSOR, baselines=(), crop={"x": 9})
+    assert named.truth.shape == (2, 6, 20, 8)
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    raster = volume(field((12, 12, 12)))
+    with pytest.raises(InputError, match="mask: shape"):
+        evaluate(raster, reference=raster, data_range=1, mask=np.ones((3, 3)))
+    with pytest.raises(InputError, match="mask: shape"):
+        wald(raster, "cubic", scale=2, sensor=SENSOR, mask=np.ones((3, 3)))
+    with pytest.raises(GeometryError, match="the mask covers"):
+        evaluate(raster, reference=raster, data_range=1, mask=raster.crop(z=slice(0, 6)))
+
+
+def test_low_of_another_place_and_an_impossible_range_are_refused() -> None:
+    raster = volume(field((12, 12, 12)))
+    low = degrade(raster.crop(z=slice(0, 6)), 2, sensor=SENSOR)
+    with pytest.raises(GeometryError, match="the raster that the result was made from"):
+        evaluate(raster, reference=raster, low=low, baselines=("cubic",))
+    with pytest.raises(InputError, match="data_range -1"):
+        evaluate(raster, reference=raster, data_range=-1)
 
 
 def test_wald_crops_the_mask_along() -> None:
