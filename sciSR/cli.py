@@ -291,6 +291,10 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         "--tile", default=_GIVEN, type=_tile, metavar="PX", help="pixels per axis, auto, or none (whole)"
     )
     group.add_argument("--exact", action="store_true", default=_GIVEN, help="read the whole receptive field")
+    group.add_argument(
+        "--normalization", default=_GIVEN, metavar="NAME|FILE",
+        help="instead of the model's own: a file of configs/normalizations, or a path",
+    )  # fmt: skip
     group.add_argument("--workers", default=_GIVEN, type=int, help="tiles worked on at once")
 
 

@@ -439,19 +439,6 @@ def test_models_lists_weights_families_and_methods(capsys: pytest.CaptureFixture
     assert "GFLOP" in out
 
 
-def test_the_cost_of_a_family_is_counted() -> None:
-    from sciSR.commands.models import describe_family
-    from sciSR.networks import build_network
-
-    facts = describe_family("srcnn", 2)
-    network = build_network("srcnn", ndim=2, in_channels=1, scale=2)
-    weights = sum(p.numel() for p in network.parameters() if p.ndim > 1)
-    assert facts["parameters"] == sum(p.numel() for p in network.parameters())
-    # it works on the fine grid, so each weight is one multiplication and one addition per output pixel
-    assert facts["gflop_per_megapixel"] == pytest.approx(2 * weights / 1e3, rel=0.01)
-    assert facts["exact_tiling"] is True
-
-
 def test_models_tells_all_about_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = write_weights(tmp_path / "mine.safetensors", ndim=3, scale=(4, 1, 1))
     assert main(["models", str(weights), "--json"]) == 0
@@ -472,15 +459,26 @@ def test_doctor_tells_versions_threads_and_devices(capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["versions"]["scisr"] == __version__
 
 
-def test_import_makes_a_checkpoint(tmp_path: Path, volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write_weights(tmp_path / "mine.safetensors", ndim=3)
-    target = tmp_path / "other.safetensors"
-    assert main(["import", str(source), "-o", str(target)]) == 0
-    assert "parameters" in capsys.readouterr().out
-    assert main(["upscale", str(volume), "-o", str(tmp_path / "a.nii.gz"), "--model", str(target), "-q"]) == 0
+def test_import_makes_a_checkpoint(tmp_path: Path, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    shapes = {"conv1": (64, 1, 9, 9), "conv2": (32, 64, 5, 5), "conv3": (1, 32, 5, 5)}
+    state = {f"{name}.weight": torch.randn(shape) * 0.01 for name, shape in shapes.items()}
+    state |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+    source, target = tmp_path / "srcnn_x2.pth", tmp_path / "srcnn.safetensors"
+    torch.save(state, source)
+    assert main(["import", str(source), "-o", str(target), "--scale", "2"]) == 0
+    assert "srcnn" in capsys.readouterr().out
+    fine = tmp_path / "a.tif"
+    assert main(["upscale", str(scene), "-o", str(fine), "--model", str(target), "-q"]) == 0
+    with rasterio.open(fine) as dataset:
+        assert (dataset.count, dataset.height) == (4, 80)
     assert "exists already" in refused(capsys, "import", source, "-o", target)
     assert ".safetensors" in refused(capsys, "import", source, "-o", tmp_path / "x.pth")
     assert "no such file" in refused(capsys, "import", tmp_path / "none.pth", "-o", tmp_path / "x.safetensors")
+    assert "checkpoint already" in refused(capsys, "import", target, "-o", tmp_path / "x.safetensors")
+    (tmp_path / "odd.pth").write_bytes(b"nothing")
+    assert "odd.pth" in refused(capsys, "import", tmp_path / "odd.pth", "-o", tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(("ndim", "channels", "scale"), [(2, 4, 2), (3, 1, (4, 1, 1))])

@@ -6,19 +6,17 @@ import argparse
 import json
 import math
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sciSR.classical import CLASSICAL
 from sciSR.console import Console
-from sciSR.networks import build_network, list_networks, list_weights, weights_path
+from sciSR.networks import list_weights, weights_path
 from sciSR.networks.checkpoint import is_own, read_header
+from sciSR.networks.summary import NetworkSummary, summarise_families
 from sciSR.record import plain
 
-__all__ = ["describe_family", "describe_weights", "run"]
-
-_PATCH = {2: 64, 3: 16}
+__all__ = ["describe_weights", "run"]
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -29,45 +27,17 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     weights = [describe_weights(name) for name in list_weights()]
     if arguments.json:
-        families = {name: [describe_family(name, ndim) for ndim in (2, 3)] for name in list_networks()}
-        lists = {"weights": weights, "networks": families, "classical": list(CLASSICAL)}
+        families = [s.to_dict() for ndim in (2, 3) for s in summarise_families(ndim=ndim)]
+        lists = {"weights": weights, "networks": plain(families), "classical": list(CLASSICAL)}
         console.answer(json.dumps(lists, indent=1, ensure_ascii=False))
         return 0
     console.answer("weights that ship (--model NAME)")
     console.answer(_weights_table(weights) if weights else "  none with this installation")
     console.answer(f"\nclassical methods (--model NAME)\n  {', '.join(CLASSICAL)}")
-    console.answer("\nnetwork families, to train (train.network.family); in 2D and 3D, with their own sizes, factor 2")
-    families = {name: [describe_family(name, ndim) for ndim in (2, 3)] for name in list_networks()}
-    console.answer(_family_table(families))
-    console.answer(
-        "  radius: input pixels on each side that an output pixel depends on. GFLOP: per million output pixels."
-    )
+    console.answer("\nnetwork families, to train (train.network.family): with their own sizes, factor 2")
+    console.answer(_family_table(summarise_families(ndim=2), summarise_families(ndim=3)))
+    console.answer("  radius: input pixels on each side that an output pixel sees. GFLOP: per million output pixels.")
     return 0
-
-
-def describe_family(name: str, ndim: int) -> dict[str, Any]:
-    """Parameters, reach, tiling and cost of a family with its default sizes at factor 2; nothing is computed.
-
-    The cost counts a multiplication and an addition as two operations, per million output pixels.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"), torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network = build_network(name, ndim=ndim, in_channels=1, scale=2).eval()
-        spec = network.spec
-        steps = zip(spec.minimum, spec.alignment, strict=True)
-        size = [max(_PATCH[ndim], -(-least // multiple) * multiple) for least, multiple in steps]
-        with FlopCounterMode(display=False) as counter:
-            pixels = network(torch.zeros(1, 1, *size)).numel()
-    return {
-        "ndim": ndim,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "receptive_radius": None if spec.receptive_radius is None else max(spec.receptive_radius),
-        "exact_tiling": spec.exact_tiling,
-        "gflop_per_megapixel": round(counter.get_total_flops() / pixels / 1e3, 1),
-    }
 
 
 def describe_weights(name: str, *, whole: bool = False) -> dict[str, Any]:
@@ -131,29 +101,40 @@ def _weights_table(weights: list[dict[str, Any]]) -> str:
         halo = "x".join(str(h) for h in facts["halo"])
         size = f"{facts['bytes'] / 1e6:.2f} MB"
         rows.append((facts["name"], facts["family"], scale, named, facts["sensor"] or "not stated", halo, size))
-    return _aligned(rows, left=len(rows[0]))
+    return _aligned(rows)
 
 
-def _family_table(families: dict[str, list[dict[str, Any]]]) -> str:
-    rows: list[tuple[str, ...]] = [
-        ("family", "parameters", "radius", "tiles", "GFLOP/Mpx", "3D: parameters", "radius", "tiles", "GFLOP/Mpx")
-    ]
-    for name, described in families.items():
-        cells = [name]
-        for facts in described:
-            radius = facts["receptive_radius"]
-            cells += [f"{facts['parameters']:,}", "whole" if radius is None else str(radius)]
-            cells += ["exact" if facts["exact_tiling"] else "windows", f"{facts['gflop_per_megapixel']:,.0f}"]
-        rows.append(tuple(cells))
-    return _aligned(rows, left=1)
+def _family_table(flat: list[NetworkSummary], deep: list[NetworkSummary]) -> str:
+    heading = (
+        "family",
+        "2D: parameters",
+        "radius",
+        "tiles",
+        "GFLOP",
+        "3D: parameters",
+        "radius",
+        "tiles",
+        "GFLOP",
+        "from",
+    )
+    rows: list[tuple[str, ...]] = [heading]
+    for plane, volume in zip(flat, deep, strict=True):
+        rows.append((plane.name, *_cells(plane), *_cells(volume), plane.paper))
+    return _aligned(rows, right=range(1, 9))
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], *, left: int) -> str:
-    """Rows in columns; the first ``left`` columns to the left, the others to the right."""
+def _cells(summary: NetworkSummary) -> tuple[str, ...]:
+    radius = "all" if summary.receptive_radius is None else str(max(summary.receptive_radius))
+    tiles = "exact" if summary.exact_tiling else "windows"
+    return f"{summary.parameters:,}", radius, tiles, f"{summary.gflop:,.0f}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], *, right: Collection[int] = ()) -> str:
+    """Rows in columns, those numbered in ``right`` to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  " + "  ".join(cells).rstrip())
     return "\n".join(lines)
 

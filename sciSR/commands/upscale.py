@@ -12,7 +12,7 @@ from sciSR.workflow import run_workflow
 
 __all__ = ["given", "run"]
 
-ENGINE = ("network", "scale", "target_spacing", "device", "precision", "backend", "tile", "exact", "workers", "sensor")
+ENGINE = ("device", "precision", "backend", "tile", "exact", "normalization", "workers")
 INPUT = ("join", "series", "labels", "offset", "nodata")
 OUTPUT = ("suffix", "cog", "dtype", "compress")
 
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Upscale the inputs; gives the exit code."""
     values: dict[str, Any] = {
         "input": {"path": arguments.input, **given(arguments, INPUT)},
-        "upscale": given(arguments, ENGINE),
+        "upscale": given(arguments, ("network", "scale", "target_spacing", "sensor", *ENGINE)),
         "output": {"path": arguments.output, **given(arguments, OUTPUT)},
     }
     if arguments.report:

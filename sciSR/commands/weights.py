@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sciSR.commands.upscale import given
 from sciSR.console import Console
-from sciSR.errors import InputError, OutputExistsError
-from sciSR.networks import load_network
-from sciSR.networks.checkpoint import save_checkpoint
-from sciSR.record import sha256_of
+from sciSR.errors import InputError, MissingFileError, OutputExistsError
+from sciSR.networks.checkpoint import is_own, read_header
+from sciSR.networks.foreign import import_checkpoint
 
 __all__ = ["run"]
 
@@ -22,21 +21,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise InputError(f"{target}: a checkpoint is written as .safetensors; choose this ending")
     if target.exists() and not arguments.overwrite:
         raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
+    if not source.is_file():
+        raise MissingFileError(f"{source}: no such file")
+    if is_own(source):
+        raise InputError(f"{source}: is a sciSR checkpoint already and can be used as it is (--model {source})")
     options = given(arguments, ("scale", "residual_scale", "value_range", "padding"))
-    network = load_network(source, **options)
-    card = network.card
-    provenance = {**(dict(card.provenance) if card else {}), "imported": source.name, "sha256": sha256_of(source)}
-    save_checkpoint(
-        network,
-        target,
-        normalization=card.normalization if card else None,
-        sensor=card.sensor if card else None,
-        bands=card.bands if card else None,
-        provenance=provenance,
-        halo=network.spec.halo,
-        name=arguments.name or target.stem,
-    )
-    scale = ", ".join(f"{axis}={s}" for axis, s in network.spec.scale_by_axis.items())
-    count = sum(p.numel() for p in network.parameters())
-    console.say(f"weights  {target}  ({network.family}, {count:,} parameters, scale {scale})")
+    import_checkpoint(source, target, name=arguments.name, **options)
+    header = read_header(target)
+    scale = ", ".join(f"{axis}={s}" for axis, s in header.spec.scale_by_axis.items())
+    dialect = header.card.provenance.get("dialect", header.family)
+    console.say(f"weights  {target}  ({header.family}, read as {dialect}; scale {scale})")
     return 0
