@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import xarray
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio import shutil
 from rasterio.enums import ColorInterp
 
 from sciSR.encoding import Encoding
@@ -59,6 +61,28 @@ def test_threads_read_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for window, block in zip(windows, pool.map(raster.read, windows), strict=True):
             np.testing.assert_array_equal(block.values, values[window])
+
+
+def test_a_forked_process_opens_its_own_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raster = open_raster(scene(tmp_path / "a.tif", shape=(1, 8, 9)))
+    source: Any = raster.source
+    raster.read()
+    first = source._local.dataset
+    raster.read()
+    assert source._local.dataset is first
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    raster.read()
+    assert source._local.dataset is not first
+
+
+def test_jpeg_2000_is_read_and_refined_to_a_geotiff(tmp_path: Path) -> None:
+    # band files of Sentinel-2 products are JPEG 2000
+    source = scene(tmp_path / "a.tif", "uint16", (1, 64, 80))
+    shutil.copy(source, tmp_path / "T18SUG_B04.jp2", driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES")
+    raster = open_raster(tmp_path / "T18SUG_B04.jp2")
+    with rasterio.open(save_raster(refined(raster, 2), tmp_path / "b.tif")) as new, rasterio.open(source) as old:
+        np.testing.assert_array_equal(new.read(), repeat(old.read(), (2, 2)))
+        assert (new.bounds, new.crs) == (old.bounds, old.crs)
 
 
 def test_a_raster_may_travel_to_another_process(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.session import DummySession
 from rasterio.windows import Window as RasterioWindow
 
 from sciSR.encoding import Encoding
@@ -65,7 +66,8 @@ def gdal_environment(path: str) -> Iterator[None]:
         wanted |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True}
         wanted |= {"GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 0.5, "GDAL_HTTP_MULTIRANGE": "YES"}
     chosen = {key: value for key, value in wanted.items() if key not in os.environ}
-    with rasterio.Env(**chosen), warnings.catch_warnings():
+    # credentials are GDAL's own business: rasterio would make a new boto3 session for each read
+    with rasterio.Env(session=DummySession(), **chosen), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
@@ -174,8 +176,9 @@ class GdalSource:
         return stored, mask
 
     def _handle(self) -> Any:
-        """This thread's own dataset: GDAL's handles must not be shared between threads."""
+        """This thread's own dataset: GDAL's handles are shared neither between threads nor with a forked process."""
         local: threading.local = self._local  # type: ignore[attr-defined]  # set in __post_init__
-        if getattr(local, "dataset", None) is None:
+        if getattr(local, "owner", None) != os.getpid():
             local.dataset = open_dataset(self.path, self.shown)
+            local.owner = os.getpid()
         return local.dataset
