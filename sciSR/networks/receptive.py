@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciSR.errors import InputError
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import NetworkSpec, SRNetwork
 from sciSR.tiling import TilePlan
 
 __all__ = ["Reach", "conv", "measure_halo", "measure_receptive_radius", "radius", "taps", "transposed", "up"]
+
+_MARGIN = 16
+"""Pixels beyond twice the radius in which a seam's effect is looked for."""
 
 Reach = Callable[[int, int], tuple[int, int]]
 """First and last output pixel of a layer -> first and last input pixel that it needs, along one axis."""
@@ -137,13 +141,13 @@ def measure_halo(
 ) -> tuple[int, ...]:
     """The smallest halo at which tiles give the whole image's values to ``tolerance`` of its range.
 
-    Each sample, and white noise of the same mean and spread, is computed whole and in tiles in float64, where rounding
-    hides nothing. A network that does not tile exactly keeps the halo of its spec.
+    Of each sample the middle is taken, and white noise of the same mean and spread beside it. Both are computed whole
+    and in tiles, in float64, where rounding hides nothing. A network that does not tile exactly keeps its spec's halo.
 
     Args:
         network: any network; it is left as it is.
         samples: real data as the network takes it, ``(b, c, [z,] y, x)``. Along an axis a sample should have more than
-            twice the receptive radius; a larger halo than half of it cannot be tried.
+            twice the receptive radius; of a smaller one no larger halo than half of it can be tried.
         tolerance: greatest difference allowed, as a part of the range of the whole image's output.
         progress: called with (samples done, samples in all), noise counted.
 
@@ -151,11 +155,12 @@ def measure_halo(
         InputError: no sample came.
     """
     spec = network.spec
-    real = [sample.detach().double() for sample in samples]
-    if not real:
+    given = list(samples)
+    if not given:
         raise InputError("measure_halo: no sample came; pass at least one tensor (b, c, [z,] y, x) of real data")
     if not spec.exact_tiling or spec.receptive_radius is None:
         return spec.halo
+    real = [_middle(sample.detach(), spec).double() for sample in given]
     probe = copy.deepcopy(network).double().eval()
     generator = torch.Generator().manual_seed(0)
     halo = 0
@@ -174,6 +179,16 @@ def _aligned(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
+def _middle(sample: Tensor, spec: NetworkSpec) -> Tensor:
+    """As many pixels around the middle as show the effect of a seam there."""
+    assert spec.receptive_radius is not None
+    for axis, (reach, step) in enumerate(zip(spec.receptive_radius, spec.alignment, strict=True)):
+        n = sample.shape[axis + 2]
+        size = min(n, _aligned(2 * reach + _MARGIN, 2 * step))
+        sample = sample.narrow(axis + 2, (n - size) // 2, size)
+    return sample
+
+
 def _enough(network: SRNetwork, image: Tensor, start: int, tolerance: float) -> int:
     """The smallest halo >= ``start`` from which on the tiled error of ``image`` stays below ``tolerance``."""
     spec = network.spec
@@ -181,24 +196,32 @@ def _enough(network: SRNetwork, image: Tensor, start: int, tolerance: float) -> 
     with torch.inference_mode():
         whole = network(image)
         allowed = tolerance * float(whole.max() - whole.min())
-        halo, least, run = start, start, 0
-        while halo < max(spec.receptive_radius) and run < 3:
-            if _tiled_error(network, image, whole, halo) <= allowed:
-                least, run = (halo if run == 0 else least), run + 1
-            else:
-                run = 0
-            halo += 1
-    return least if run else max(spec.receptive_radius)
+
+        @cache
+        def suffices(halo: int) -> bool:
+            return _seam_error(network, image, whole, halo) <= allowed
+
+        low, high = start, max(spec.receptive_radius)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if suffices(middle) else (middle + 1, high)
+        # the error falls with the halo, but not strictly: it must stay below
+        while low < max(spec.receptive_radius) and not all(suffices(low + k) for k in range(3)):
+            low += 1
+    return low
 
 
-def _tiled_error(network: SRNetwork, image: Tensor, whole: Tensor, halo: int) -> float:
+def _seam_error(network: SRNetwork, image: Tensor, whole: Tensor, halo: int) -> float:
+    """Greatest difference between the whole image and its two tiles in opposite corners, halves along each axis."""
     spec = network.spec
     shape = tuple(image.shape[2:])
     assert spec.receptive_radius is not None
     halos = tuple(min(halo, r) for r in spec.receptive_radius)
     tile = tuple(_aligned(-(-n // 2), a) for n, a in zip(shape, spec.alignment, strict=True))
+    plan = TilePlan(shape, tile, halos, spec.scale, spec.alignment)
     worst = 0.0
-    for part in TilePlan(shape, tile, halos, spec.scale, spec.alignment):
+    for number in {0, len(plan) - 1}:
+        part = plan[number]
         result = network(image[(slice(None), slice(None), *part.read)])[(slice(None), slice(None), *part.keep)]
         worst = max(worst, float((result - whole[(slice(None), slice(None), *part.write)]).abs().max()))
     return worst
