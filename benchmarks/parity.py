@@ -50,7 +50,7 @@ PUBLISHED: dict[tuple[str, int, int], tuple[float, ...]] = {
     ("vdsr", 64, 2): (37.53, 33.03, 31.90, 30.76),
     ("vdsr", 64, 3): (33.66, 29.77, 28.82, 27.14),
     ("vdsr", 64, 4): (31.35, 28.01, 27.29, 25.18),
-    # Ahn 2018, arXiv:1803.08664 (CARN-M)
+    # Ahn 2018, arXiv:1803.08664 (CARN-M; not the larger CARN)
     ("carn", 64, 2): (37.53, 33.26, 31.92, 31.23),
     ("carn", 64, 3): (33.99, 30.08, 28.91, 27.55),
     ("carn", 64, 4): (31.92, 28.42, 27.44, 25.62),
@@ -143,7 +143,8 @@ def measure(
     kind = cast(Protocol, protocol or ("P1" if network.family in GREY else "P2"))
     scores = [benchmark_score(run(network, benchmark_low(image, scale, kind)), image, scale, kind) for image in images]
     cubic = [benchmark_score(_cubic(image, scale, kind), image, scale, kind) for image in images]
-    published = PUBLISHED.get((network.family, _width(network), scale))
+    known = network.arguments.get("mobile", True)
+    published = PUBLISHED.get((network.family, _width(network), scale)) if known else None
     return Row(
         name=path.stem,
         scale=scale,
