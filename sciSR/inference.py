@@ -17,6 +17,7 @@ from sciSR.degradation import Sensor
 from sciSR.depth_first import NotStreamableError, derive
 from sciSR.errors import InputError, PrecisionWarning
 from sciSR.grid import Grid
+from sciSR.labels import check_labels, upscale_labels
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
@@ -28,7 +29,7 @@ from sciSR.regrid import regrid
 from sciSR.strips import StripSource
 from sciSR.tiles import TileJob, UpscaledSource, fitting_plan, worker_count
 
-__all__ = ["upscale"]
+__all__ = ["holds_classes", "upscale"]
 
 _EXPECTED_DB = {"bf16": 60.0, "fp16": 60.0, "int8": 48.0}
 """Least PSNR to float32 that a low precision should keep on an image; below it a warning says so."""
@@ -49,6 +50,7 @@ def upscale(
     sensor: Sensor | str | None = None,
     workers: int | None = None,
     backend: Literal["auto", "torch", "compile", "openvino"] = "auto",
+    labels: bool | None = None,
 ) -> Raster:
     """The raster with finer pixels over the same field of view; lazy, computed tile by tile when read or saved.
 
@@ -70,13 +72,17 @@ def upscale(
         workers: tiles worked on at once; default one per core.
         backend: ``"torch"``, ``"compile"`` (torch.compile), or ``"openvino"`` (CPU, optional extra); ``"auto"`` takes
             OpenVINO for int8 and torch for the rest.
+        labels: whether the raster is a label map; then it is refined as classes onto the grid that the network would
+            give, by nearest neighbour or, where the network is ``"linear"``, by the greatest interpolated share. None:
+            as said when the file was opened, else found out; what looks like a label map is refused.
 
     Returns:
         A lazy raster of physical values in the input's units, on the refined grid. Its ``source.record()`` tells plan,
         device, precision and network.
 
     Raises:
-        InputError: network and raster do not fit (channels, axes), or an argument is not understood.
+        InputError: network and raster do not fit (channels, axes), an argument is not understood, or the raster looks
+            like a label map and nobody said what it is.
         GeometryError: a factor or spacing that the network cannot reach.
 
     Example:
@@ -90,10 +96,14 @@ def upscale(
     wanted = wanted_grid(raster, scale, target_spacing)
     if backend not in ("auto", "torch", "compile", "openvino"):
         raise InputError(f"backend: {backend!r} came; expected auto, torch, compile or openvino")
+    classes = holds_classes(raster, labels)
     if isinstance(network, str) and network in _KERNELS:
-        return _interpolated(raster, network, wanted or raster.grid.refine(2))
+        grid = wanted or raster.grid.refine(2)
+        return _as_classes(raster, grid, network) if classes else _interpolated(raster, network, grid)
     if isinstance(network, str):
         network = _named(network, raster, wanted, sensor)
+    if classes:
+        return _as_classes(raster, find_target(raster, network.spec, wanted).grid, "nearest")
     target = find_target(raster, network.spec, wanted)
     _check_channels(raster, network)
     result = _run(raster, network, target, _Settings(device, tile, precision, exact, normalization, workers, backend))
@@ -101,6 +111,25 @@ def upscale(
         return result
     fine = regrid(result, target.grid.shape)
     return fine.replace(source=_Resampled(fine.source, result.source), grid=target.grid)
+
+
+def holds_classes(raster: Raster, labels: bool | None = None) -> bool:
+    """Whether to refine as classes.
+
+    A raster of several channels is one only if it was said; one of a single channel is looked at.
+
+    Raises:
+        InputError: it looks like a label map and nobody said what it is.
+    """
+    if len(raster.channels) > 1:
+        said = None if raster.metadata is None else raster.metadata.items.get("labels")
+        return bool(labels if labels is not None else said)
+    return check_labels(raster, labels)
+
+
+def _as_classes(raster: Raster, grid: Grid, network: str) -> Raster:
+    result = upscale_labels(raster, grid.shape, "linear" if network == "linear" else "nearest")
+    return result.replace(grid=grid, provenance=_provenance(raster, "classes", grid, {}))
 
 
 def _interpolated(raster: Raster, kernel: str, grid: Grid) -> Raster:

@@ -16,7 +16,6 @@ from sciSR.errors import InputError
 from sciSR.evaluation import ScoreTable, WaldResult, evaluate, wald
 from sciSR.inference import upscale
 from sciSR.io import open_raster
-from sciSR.labels import check_labels, upscale_labels
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
@@ -72,12 +71,7 @@ def refined(raster: Raster, model: Model, section: UpscaleSection, **changes: An
         "sensor": None if section.sensor is None else load_sensor(section.sensor),
         **_engine(section),
     }
-    if not _holds_classes(raster):
-        return upscale(raster, model, **{**arguments, **changes})
-    plain = {"precision": "float32", "normalization": Normalization(), "device": "cpu"}
-    result = upscale(raster, model, **{**arguments, **plain})
-    classes = upscale_labels(raster, result.grid.shape, "linear" if model == "linear" else "nearest")
-    return classes.replace(grid=result.grid, provenance={**result.provenance, "SCISR_MODEL": "classes"})
+    return upscale(raster, model, **{**arguments, **changes})
 
 
 def consistent(raster: Raster, result: Raster, model: Model, workflow: Workflow) -> Raster:
@@ -110,12 +104,6 @@ class _Told:
     def record(self) -> dict[str, Any]:
         """The facts."""
         return self._facts
-
-
-def _holds_classes(raster: Raster) -> bool:
-    """Whether to refine as classes, which no file says surely: one with a single channel may have to be looked at."""
-    said = None if raster.metadata is None else raster.metadata.items.get("labels")
-    return bool(said) if len(raster.channels) > 1 else check_labels(raster)
 
 
 def coarsened(raster: Raster, section: DegradeSection) -> Raster:

@@ -247,3 +247,18 @@ def test_openvino_agrees_with_torch(arguments: dict[str, Any]) -> None:
     mse = float(((coarse - torch_values) ** 2).mean())
     assert 0 < mse < span**2 / 10**4
     assert result.source.record()["precision_check"]["psnr_db"] > 30  # type: ignore[attr-defined]
+
+
+def test_label_maps_are_refused_or_refined_as_classes() -> None:
+    classes = np.zeros((1, 20, 20), np.uint8)
+    classes[0, 4:15, 3:12] = 4
+    raster = Raster.from_array(classes, affine=np.eye(3), axes="cyx", name="mask")
+    network = _network(ndim=2, in_channels=1, scale=2)
+    for model in (network, "cubic", "nearest"):
+        with pytest.raises(InputError, match="--labels"):
+            upscale(raster, model)
+    for model in (network, "nearest", "linear"):
+        fine = upscale(raster, model, scale=2, labels=True).read().values
+        assert set(np.unique(fine)) == {0, 4}
+        assert fine.shape == (1, 40, 40)
+    assert len(np.unique(upscale(raster, "cubic", labels=False).read().values)) > 2
