@@ -29,8 +29,8 @@ def textured(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 def test_patches_lie_inside(shape: tuple[int, ...], size: tuple[int, ...], seed: int) -> None:
     sampler = PatchSampler([crop(textured(shape))], [size])
     for patch in sampler.draw(seed, 0, range(8)):
+        assert patch.size == size
         assert all(a >= 0 and a + n <= m for a, n, m in zip(patch.start, size, shape, strict=True))
-        assert tuple(sampler.take(patch).shape) == (1, *size)
 
 
 def test_patches_avoid_pixels_without_value_and_what_is_held_out() -> None:
@@ -78,8 +78,6 @@ def test_real_pairs_start_at_multiples_of_the_scale() -> None:
     for patch in sampler.draw(0, 0, range(60)):
         assert patch.start[0] % 3 == 0
         assert patch.start[1] % 2 == 0
-        expected = sampler.take_low(patch, (3, 2)).repeat_interleave(3, 1).repeat_interleave(2, 2)
-        assert torch.equal(sampler.take(patch), expected)
 
 
 def test_a_place_is_named_in_the_reference_it_came_from() -> None:

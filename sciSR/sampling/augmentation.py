@@ -25,6 +25,7 @@ from sciSR.resampling import sampling_taps
 from sciSR.sampling.crops import Crop
 from sciSR.sampling.draws import generators, uniforms
 from sciSR.sampling.patches import Patch, PatchSampler
+from sciSR.sampling.shelf import Shelf, Turned
 from sciSR.sensors import Band, Profile
 
 __all__ = ["Augmentation", "Pair", "PairMaker", "margin_of", "widened"]
@@ -124,16 +125,19 @@ class PairMaker:
             guard=guard,
             uniform=uniform,
         )
+        self._high = Shelf([crop.high for crop in crops], self.device)
+        lows = [crop.low for crop in crops if crop.low is not None]
+        self._low = Shelf(lows, self.device) if self._measured else None
 
     def make(self, seed: int, step: int, samples: Sequence[int]) -> Pair:
         """The pairs of these sample numbers of a step."""
         patches = self.sampler.draw(seed, step, samples)
         numbers = uniforms(seed + 1, step, samples, self.DRAWS)
-        arranged = [self._arranged(p, u) for p, u in zip(patches, numbers, strict=True)]
-        high = self._varied(torch.stack([a[0] for a in arranged]).to(self.device), numbers)
-        if self._measured:
-            low = self._varied(torch.stack([a[1] for a in arranged]).to(self.device), numbers)
-            return Pair(low, high, patches)
+        turned = [self._turned(patch, row) for patch, row in zip(patches, numbers, strict=True)]
+        high = self._varied(self._high.gather(turned, self.size), numbers)
+        if self._low is not None:
+            coarse = [self._coarse(t) for t in turned]
+            return Pair(self._varied(self._low.gather(coarse, self.patch), numbers), high, patches)
         low = self._noisy(self._degraded(high, numbers), numbers, seed, step, samples)
         for dim, (m, n, s) in enumerate(zip(self.margin, self.patch, self.scale, strict=True), 2):
             low, high = low.narrow(dim, m, n), high.narrow(dim, m * s, n * s)
@@ -159,20 +163,16 @@ class PairMaker:
         """Pixels to draw per axis, so that any of the orders can be cut from them."""
         return tuple(max(self.size[order.index(a)] for order in orders) for a in range(len(self.size)))
 
-    def _arranged(self, patch: Patch, u: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """The fine (and measured coarse) patch, its axes exchanged and flipped."""
+    def _turned(self, patch: Patch, u: NDArray[np.float64]) -> Turned:
+        """The patch with its axes exchanged and flipped."""
         orders = self._orders[patch.crop]
         order = orders[min(int(u[0] * len(orders)), len(orders) - 1)]
-        flips = [a + 1 for a in range(len(order)) if self.augmentation.flip and u[1 + a] < 0.5]
+        flips = tuple(bool(self.augmentation.flip and u[1 + a] < 0.5) for a in range(len(order)))
+        return Turned(patch.crop, patch.start, order, flips)
 
-        def turned(values: Tensor, size: Sequence[int]) -> Tensor:
-            values = values.permute(0, *(a + 1 for a in order))
-            return values[(slice(None), *(slice(0, n) for n in size))].flip(flips)
-
-        high = turned(self.sampler.take(patch), self.size)
-        if not self._measured:
-            return high, high
-        return high, turned(self.sampler.take_low(patch, self.scale), self.patch)
+    def _coarse(self, patch: Turned) -> Turned:
+        """The same place of the measured coarse partner."""
+        return patch._replace(start=tuple(a // s for a, s in zip(patch.start, self.scale, strict=True)))
 
     def _varied(self, x: Tensor, numbers: NDArray[np.float64]) -> Tensor:
         """Values with gain, gamma and inversion drawn per patch."""

@@ -75,11 +75,6 @@ class Crop:
         """Pixels per spatial axis."""
         return tuple(self.high.shape[1:])
 
-    def to(self, device: torch.device) -> Crop:
-        """The crop with its values on ``device``."""
-        low = None if self.low is None else self.low.to(device)
-        return replace(self, high=self.high.to(device), low=low)
-
 
 def decode(reference: Reference, *, normalization: Normalization, channels: int, scale: Sequence[int]) -> list[Crop]:
     """The whole reference as tensors in memory, one crop per time step; per band too where ``channels`` is 1.

@@ -18,6 +18,9 @@ from sciSR.sampling.draws import uniforms
 
 __all__ = ["Patch", "PatchSampler"]
 
+_BACKGROUND = 0.05
+"""Mean gradient of background, as a part of that of the most detailed tenth."""
+
 
 class Patch(NamedTuple):
     """Where a drawn patch lies: number of its crop, first pixel and size per spatial axis."""
@@ -76,18 +79,6 @@ class PatchSampler:
         numbers = uniforms(seed, step, samples, self.DRAWS)
         return [self._patch(row) for row in numbers]
 
-    def take(self, patch: Patch) -> Tensor:
-        """The values ``(c, [z,] y, x)`` under a patch; a view."""
-        part = tuple(slice(a, a + n) for a, n in zip(patch.start, patch.size, strict=True))
-        return self.crops[patch.crop].high[(slice(None), *part)]
-
-    def take_low(self, patch: Patch, scale: Sequence[int]) -> Tensor:
-        """The measured coarse values under a patch; a view."""
-        low = self.crops[patch.crop].low
-        assert low is not None
-        part = tuple(slice(a // s, (a + n) // s) for a, n, s in zip(patch.start, patch.size, scale, strict=True))
-        return low[(slice(None), *part)]
-
     def where(self, patch: Patch) -> str:
         """The place of a patch in words, for messages."""
         crop = self.crops[patch.crop]
@@ -125,17 +116,20 @@ class PatchSampler:
         reach = [math.ceil((n + g - 1) / g) for n, g in zip(size, stride, strict=True)]
         count = [(n - m) // g + 1 for n, m, g in zip(crop.shape, size, stride, strict=True)]
         blocked = _windowed("max", bad, stride, reach, count)
-        free = blocked == 0
-        if uniform:
-            weight = free.double()
-        else:
-            energy = _windowed("avg", _gradient(crop.high), stride, reach, count).double()
-            seen = energy[free]
-            top = float(torch.quantile(seen[:: max(1, len(seen) // 100_000)], 0.9)) if len(seen) else 1.0
-            weight = ((energy / max(top, 1e-12)).clamp(max=1) + 1e-3) * free
+        weight = free = (blocked == 0).double()
+        if not uniform and bool(free.any()):
+            weight = free * _interest(_windowed("avg", _gradient(crop.high), stride, reach, count).double(), free > 0)
+            weight = weight if bool(weight.any()) else free
         index = torch.nonzero(weight > 0)
         starts = (index * torch.tensor(stride)).numpy().astype(np.int64)
         return starts, weight[tuple(index.T)].numpy().astype(np.float64)
+
+
+def _interest(energy: Tensor, free: Tensor) -> Tensor:
+    """How often cells of this mean gradient are drawn: background never, detail above the tenth decile no oftener."""
+    seen = energy[free]
+    top = float(torch.quantile(seen[:: max(1, len(seen) // 100_000)], 0.9))
+    return (energy / max(top, 1e-30) - _BACKGROUND).clamp(0, 1)
 
 
 def _gradient(values: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from sciSR.errors import InputError, RunError
 from sciSR.networks.spec import SRNetwork
-from sciSR.sampling import Augmentation, PairMaker
-from sciSR.training.objective import Objective
+from sciSR.sampling import Augmentation, Pair, PairMaker
+from sciSR.training.lessons import Lesson
 from sciSR.training.schedules import learning_rate_at
 from sciSR.training.state import MovingAverage, load_state, save_state
-from sciSR.training.validation import Score, Validator, mean_scores
+from sciSR.training.validation import Validator, mean_scores
 
 __all__ = ["DivergedError", "Outcome", "Settings", "run"]
 
@@ -39,7 +39,7 @@ class Settings:
     schedule: str
     final_learning_rate: float
     weight_decay: float
-    loss: str | Mapping[str, float]
+    loss: str | Mapping[str, Any]
     ema: float
     clip: float | None
     accumulate: int
@@ -74,7 +74,7 @@ class Outcome:
     steps: int = 0
     best: float | None = None
     best_step: int = 0
-    history: list[dict[str, Any]] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -94,7 +94,7 @@ def run(
     fabric: Any,
     network: SRNetwork,
     maker: PairMaker,
-    objective: Objective,
+    lesson: Lesson,
     settings: Settings,
     *,
     validator: Validator | None,
@@ -109,7 +109,7 @@ def run(
         fabric: a launched ``lightning_fabric.Fabric``.
         network: what learns.
         maker: makes the batches.
-        objective: what is made small.
+        lesson: what a step asks of it.
         settings: the numbers.
         validator: scores on held-out crops; None: the last weights are kept.
         state: file in which the run is kept, so that it can go on.
@@ -122,66 +122,121 @@ def run(
         InputError: the state is of a run with other settings.
     """
     torch.manual_seed(settings.seed)
+    layout = torch.channels_last if network.spec.ndim == 2 else torch.channels_last_3d
+    # a quarter faster on CPUs, and what tensor cores want
+    network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
     )
     model, optimizer = fabric.setup(network, optimizer)
     average = MovingAverage(network, settings.ema)
-    outcome = Outcome(weights=dict(average.values), history=[], steps=settings.steps or 0)
+    outcome = Outcome(weights=average.copy(), steps=settings.steps or 0)
+    whole = _Run(fabric, network, optimizer, average, lesson, outcome, settings)
     if resume and state.exists():
-        _restore(load_state(state), network, optimizer, average, outcome, settings)
+        whole.restore(load_state(state))
         log.info("going on at step %d of %d", outcome.step, outcome.steps)
     share = _share(settings.batch, fabric.global_rank, fabric.world_size)
+    watch = _Watch(maker, settings, share, every=1 if fabric.device.type == "cpu" else 16)
     clock = _Clock(settings, outcome)
-    losses: list[Tensor] = []
+    extra: dict[str, float] = {}
     model.train()
     while outcome.steps == 0 or outcome.step < outcome.steps:
-        step = outcome.step
+        rate = _rate(outcome.step, outcome.steps, settings)
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, outcome.steps, settings)
+            group["lr"] = rate
         total = torch.zeros((), device=fabric.device)
         for part in range(settings.accumulate):
-            drawn = 0 if settings.dry_run else step * settings.accumulate + part
-            pair = maker.make(settings.seed, drawn, share)
+            drawn = 0 if settings.dry_run else outcome.step * settings.accumulate + part
+            low, high, patches = maker.make(settings.seed, drawn, share)
+            pair = Pair(low.contiguous(memory_format=layout), high, patches)
             with fabric.no_backward_sync(model, enabled=part < settings.accumulate - 1):
-                value = objective(model(pair.low), pair.high) / settings.accumulate
+                value = lesson.value(model, pair) / settings.accumulate
                 fabric.backward(value)
             total += value.detach()
         norm = total
         if settings.clip is not None:
             norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-        if not bool(torch.isfinite(total + norm)):
-            outcome.weights = dict(average.values)
-            raise _diverged(outcome, [maker.sampler.where(p) for p in pair.patches], settings)
+        if not watch.good(outcome.step, total, norm, average):
+            outcome.weights = watch.weights
+            raise watch.error(outcome)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(network)
-        losses.append(total)
-        outcome.step = step + 1
+        extra |= lesson.after(outcome.step)
+        outcome.step += 1
         clock.tick(fabric)
         if progress is not None:
             progress(outcome.step, outcome.steps)
         if outcome.step % settings.validate_every == 0 or outcome.step == outcome.steps:
-            record = {"step": outcome.step, "loss": _mean(fabric, losses), "learning_rate": group["lr"]}
-            losses = []
+            record = {"step": outcome.step, "loss": watch.mean_loss(fabric), "learning_rate": rate, **extra}
             if validator is not None and not settings.dry_run:
-                record |= _validated(fabric, network, average, validator, outcome)
+                record |= whole.validated(validator)
             else:
-                outcome.weights = {key: value.clone() for key, value in average.values.items()}
-            assert outcome.history is not None
+                outcome.weights = average.copy()
             outcome.history.append(record)
             outcome.seconds = clock.seconds
             observe(record)
             log.info("%s", _line(record, outcome, clock))
             if fabric.global_rank == 0:
-                save_state(state, _kept(network, optimizer, average, outcome, settings))
+                save_state(state, whole.kept())
             fabric.barrier()
-            if settings.patience is not None and outcome.step - outcome.best_step >= (
-                settings.patience * settings.validate_every
-            ):
+            if settings.patience and outcome.step - outcome.best_step >= settings.patience * settings.validate_every:
                 log.info("no better validation since step %d: stopping", outcome.best_step)
                 break
     return outcome
+
+
+class _Watch:
+    """Keeps an eye on the losses, and the last weights that were good.
+
+    On a GPU it looks only every so many steps, for each look waits for the device.
+    """
+
+    def __init__(self, maker: PairMaker, settings: Settings, share: Sequence[int], every: int) -> None:
+        self.maker, self.settings, self.share, self.every = maker, settings, share, every
+        self.weights: dict[str, Tensor] = {}
+        self.first_bad = 0
+        self._unseen: list[tuple[int, Tensor]] = []
+        self._losses: list[Tensor] = []
+
+    def good(self, step: int, loss: Tensor, norm: Tensor, average: MovingAverage) -> bool:
+        """Whether all losses and gradients up to now are finite, as far as it has looked."""
+        self._losses.append(loss)
+        self._unseen.append((step, loss + norm))
+        if len(self._unseen) < self.every and self.weights:
+            return True
+        finite = torch.isfinite(torch.stack([value for _, value in self._unseen])).cpu()
+        if not bool(finite.all()):
+            self.first_bad = self._unseen[int((~finite).nonzero()[0])][0]
+            self.weights = self.weights if self.every > 1 and self.weights else average.copy()
+            return False
+        self._unseen = []
+        if self.every > 1:
+            self.weights = average.copy()
+        return True
+
+    def mean_loss(self, fabric: Any) -> float:
+        """Of the steps since it was last asked, over all processes."""
+        mean = float(fabric.all_reduce(torch.stack(self._losses).mean(), reduce_op="mean"))
+        self._losses = []
+        return mean
+
+    def error(self, outcome: Outcome) -> DivergedError:
+        """What to raise: at which step, on which patches."""
+        settings, step = self.settings, self.first_bad
+        drawn = [step * settings.accumulate + part for part in range(settings.accumulate)]
+        places = [
+            self.maker.sampler.where(patch)
+            for number in ([0] if settings.dry_run else drawn)
+            for patch in self.maker.sampler.draw(settings.seed, number, self.share)
+        ]
+        named = "; ".join(places[:4]) + (" and others" if len(places) > 4 else "")
+        return DivergedError(
+            f"training: the loss or its gradient is not finite at step {step}, on the patches {named}; "
+            "the last good weights are kept; look at these places, "
+            f"or lower learning_rate ({settings.learning_rate:g}) or clip ({settings.clip})",
+            outcome,
+        )
 
 
 def _share(batch: int, rank: int, world: int) -> range:
@@ -236,28 +291,6 @@ class _Clock:
             log.info("%.3f s a step: %d steps in %.1f minutes", each, self.outcome.steps, self.settings.minutes)
 
 
-def _mean(fabric: Any, losses: Sequence[Tensor]) -> float:
-    return float(fabric.all_reduce(torch.stack(list(losses)).mean(), reduce_op="mean"))
-
-
-def _validated(
-    fabric: Any, network: SRNetwork, average: MovingAverage, validator: Validator, outcome: Outcome
-) -> dict[str, Any]:
-    """Score the averaged weights and keep them if they are the best."""
-    trained = {key: value.clone() for key, value in network.state_dict().items()}
-    network.load_state_dict(average.values)
-    scores: dict[str, Score] = {}
-    if fabric.global_rank == 0:
-        scores = validator.score(network)
-    scores = fabric.broadcast(scores)
-    network.load_state_dict(trained)
-    score = mean_scores(list(scores.values()))
-    if outcome.best is None or score.psnr > outcome.best:
-        outcome.best, outcome.best_step = score.psnr, outcome.step
-        outcome.weights = {key: value.clone() for key, value in average.values.items()}
-    return {"psnr": score.psnr, "ssim": score.ssim}
-
-
 def _line(record: Mapping[str, Any], outcome: Outcome, clock: _Clock) -> str:
     text = f"step {outcome.step}/{outcome.steps or '?'} loss {record['loss']:.3g}"
     if "psnr" in record:
@@ -266,59 +299,66 @@ def _line(record: Mapping[str, Any], outcome: Outcome, clock: _Clock) -> str:
     return text + f", {clock.rate:.2f} steps/s, {left / 60:.1f} minutes left"
 
 
-def _kept(
-    network: SRNetwork, optimizer: Any, average: MovingAverage, outcome: Outcome, settings: Settings
-) -> dict[str, Any]:
-    return {
-        "step": outcome.step,
-        "steps": outcome.steps,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": {"count": average.count, "values": average.values},
-        "best": outcome.best,
-        "best_step": outcome.best_step,
-        "weights": outcome.weights,
-        "history": outcome.history,
-        "seconds": outcome.seconds,
-        "settings": _comparable(settings),
-    }
-
-
 def _comparable(settings: Settings) -> dict[str, str]:
     """Settings that must not change within a run, as text."""
     free = {"steps", "minutes", "validate_every", "patience"}
     return {key: repr(value) for key, value in settings.to_dict().items() if key not in free}
 
 
-def _restore(
-    kept: Mapping[str, Any],
-    network: SRNetwork,
-    optimizer: Any,
-    average: MovingAverage,
-    outcome: Outcome,
-    settings: Settings,
-) -> None:
-    for key, value in _comparable(settings).items():
-        if kept["settings"].get(key) != value:
-            raise InputError(
-                f"resume: {key} was {kept['settings'].get(key)} when the run began and is {value} now; "
-                "set it back, or train without resume"
-            )
-    network.load_state_dict(kept["network"])
-    optimizer.load_state_dict(kept["optimizer"])
-    average.count = kept["average"]["count"]
-    for key, value in kept["average"]["values"].items():
-        average.values[key].copy_(value)
-    outcome.step, outcome.best, outcome.best_step = kept["step"], kept["best"], kept["best_step"]
-    outcome.steps = settings.steps or kept["steps"]
-    outcome.weights, outcome.history = dict(kept["weights"]), list(kept["history"])
-    outcome.seconds = kept["seconds"]
+@dataclass(frozen=True)
+class _Run:
+    """All that changes during a run, to be kept and taken back."""
+
+    fabric: Any
+    network: SRNetwork
+    optimizer: Any
+    average: MovingAverage
+    lesson: Lesson
+    outcome: Outcome
+    settings: Settings
+
+    def validated(self, validator: Validator) -> dict[str, float]:
+        """Score the averaged weights, and keep them if they are the best."""
+        trained = {key: value.clone() for key, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average.values)
+        scores = validator.score(self.network) if self.fabric.global_rank == 0 else {}
+        self.network.load_state_dict(trained)
+        score = mean_scores(list(self.fabric.broadcast(scores).values()))
+        if self.outcome.best is None or score.psnr > self.outcome.best:
+            self.outcome.best, self.outcome.best_step = score.psnr, self.outcome.step
+            self.outcome.weights = self.average.copy()
+        return {"psnr": score.psnr, "ssim": score.ssim}
+
+    def kept(self) -> dict[str, Any]:
+        """What the state file holds."""
+        kept = {name: getattr(self.outcome, name) for name in _KEPT}
+        return kept | {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": {"count": self.average.count, "values": self.average.values},
+            "lesson": self.lesson.state_dict(),
+            "settings": _comparable(self.settings),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take back what a state file holds."""
+        for key, value in _comparable(self.settings).items():
+            if kept["settings"].get(key) != value:
+                raise InputError(
+                    f"resume: {key} was {kept['settings'].get(key)} when the run began and is {value} now; "
+                    "set it back, or train without resume"
+                )
+        self.network.load_state_dict(kept["network"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.lesson.load_state_dict(kept["lesson"])
+        self.average.count = kept["average"]["count"]
+        for key, value in kept["average"]["values"].items():
+            self.average.values[key].copy_(value)
+        for name in _KEPT:
+            setattr(self.outcome, name, kept[name])
+        self.outcome.steps = self.settings.steps or kept["steps"]
+        torch.set_rng_state(kept["random"])
 
 
-def _diverged(outcome: Outcome, places: Sequence[str], settings: Settings) -> DivergedError:
-    named = "; ".join(places[:4]) + (" and others" if len(places) > 4 else "")
-    return DivergedError(
-        f"training: the loss or its gradient is not finite at step {outcome.step}, on the patches {named}; the last good weights are kept; look at these places, "
-        f"or lower learning_rate ({settings.learning_rate:g}) or clip ({settings.clip})",
-        outcome,
-    )
+_KEPT = ("step", "steps", "best", "best_step", "weights", "history", "seconds")

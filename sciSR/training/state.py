@@ -27,6 +27,10 @@ class MovingAverage:
         self.count = 0
         self.values = {key: value.detach().clone() for key, value in network.state_dict().items()}
 
+    def copy(self) -> dict[str, Tensor]:
+        """The averaged weights as they are now."""
+        return {key: value.clone() for key, value in self.values.items()}
+
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take one step towards the network's weights."""
@@ -61,8 +65,3 @@ def load_state(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or "step" not in values:
         raise CheckpointError(f"{path}: not the state of a training run; train without resume")
     return values
-
-
-def to_device(values: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Weights on a device."""
-    return {key: value.to(device) for key, value in values.items()}

@@ -1,0 +1,142 @@
+"""What the settings of a run mean: the network, its physics, and the devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from sciSR.degradation import Sensor, load_sensor
+from sciSR.errors import InputError
+from sciSR.networks import build_network, load_network
+from sciSR.networks.spec import SRNetwork
+from sciSR.normalization import Normalization
+from sciSR.sampling import Augmentation, Reference
+
+__all__ = [
+    "PRECISIONS",
+    "augmentation_of",
+    "band_names",
+    "launch",
+    "network_of",
+    "normalization_of",
+    "per_axis",
+    "sensor_of",
+]
+
+PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+"""Name of a precision -> what Lightning Fabric calls it."""
+
+
+def launch(device: str, devices: int, nodes: int, precision: str) -> Any:
+    """A launched ``lightning_fabric.Fabric``; under torchrun its processes are the ones that there are.
+
+    Raises:
+        InputError: a precision or device that is none.
+    """
+    from lightning_fabric import Fabric
+
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r} came, expected one of {', '.join(PRECISIONS)}")
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"device: {device!r} came, expected auto, cpu, cuda, cuda:1 or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device: {device!r} was asked for, but torch sees no CUDA device here; use cpu or auto")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    fabric = Fabric(
+        accelerator=kind,
+        devices=[int(number)] if number else devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision=PRECISIONS[precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def network_of(network: SRNetwork | str | Mapping[str, Any], references: Sequence[Reference]) -> SRNetwork:
+    """The network that a setting means."""
+    if isinstance(network, SRNetwork):
+        return network
+    if isinstance(network, str):
+        return load_network(network)
+    arguments = dict(network)
+    if "family" not in arguments:
+        raise InputError(f"network: {dict(network)} names no family; write family: edsr, or the name of weights")
+    if not references:
+        raise InputError("training: no reference came; name at least one fine raster")
+    first = references[0]
+    arguments.setdefault("ndim", len(first.raster.grid.shape))
+    arguments.setdefault("in_channels", len(first.bands or first.raster.channels))
+    return build_network(arguments.pop("family"), **arguments)
+
+
+def normalization_of(given: Normalization | Mapping[str, Any] | None, network: SRNetwork) -> Normalization:
+    """The intensity map that a setting means; None: the weights' own, or percentile."""
+    if isinstance(given, Normalization):
+        return given
+    if given is not None:
+        return Normalization.from_dict(dict(given))
+    if network.card is not None and network.card.normalization is not None:
+        return network.card.normalization
+    return Normalization("percentile")
+
+
+def sensor_of(
+    given: Sensor | str | Mapping[str, Any] | None,
+    network: SRNetwork,
+    references: Sequence[Reference],
+    bands: Sequence[str] | None,
+) -> Sensor | None:
+    """The degradation that a setting means, for these references; None for real pairs."""
+    measured = bool(references) and all(r.low is not None for r in references)
+    if measured:
+        return None
+    if given is None and network.card is not None:
+        given = network.card.sensor
+    if given is None:
+        raise InputError("training: no sensor came; name the degradation to undo (sensor: mri), or give real pairs")
+    first = references[0]
+    coarse = first.raster.grid.coarsen(dict(zip(network.spec.axes, map(float, network.spec.scale), strict=True)))
+    return load_sensor(given).for_channels(bands or _channel_names(first)).at(coarse.spacing)
+
+
+def _channel_names(reference: Reference) -> list[str | None]:
+    names = [channel.name for channel in reference.raster.channels]
+    return names if reference.bands is None else [names[b] for b in reference.bands]
+
+
+def augmentation_of(given: Augmentation | Mapping[str, Any] | None) -> Augmentation:
+    """The augmentation that a setting means."""
+    if isinstance(given, Augmentation):
+        return given
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(given or {}).items()}
+    unknown = sorted(set(values) - {f.name for f in fields(Augmentation)})
+    if unknown:
+        known = ", ".join(f.name for f in fields(Augmentation))
+        raise InputError(f"augment: no setting {', '.join(unknown)}; there are {known}")
+    return Augmentation(**values)
+
+
+def per_axis(value: int | Mapping[str, int], axes: Sequence[str], what: str) -> tuple[int, ...]:
+    """One whole number per axis, in array order."""
+    named = dict(value) if isinstance(value, Mapping) else dict.fromkeys(axes, value)
+    if set(named) != set(axes) or any(n < 1 for n in named.values()):
+        raise InputError(f"{what}: {value} came; give a whole number above 0, or one for each of {', '.join(axes)}")
+    return tuple(int(named[axis]) for axis in axes)
+
+
+def band_names(given: Sequence[str] | None, references: Sequence[Reference], channels: int) -> list[str] | None:
+    """The names that the checkpoint gives its channels."""
+    if given is not None:
+        if len(given) != channels:
+            raise InputError(f"bands: {len(given)} names came for a network of {channels} channels")
+        return list(given)
+    names = _channel_names(references[0])
+    return [str(n) for n in names] if len(names) == channels and all(names) else None

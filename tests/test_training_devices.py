@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sciSR.errors import InputError
+from sciSR.networks import load_network
+from sciSR.training.setup import launch
+
+SCRIPT = """
+import sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from sciSR.raster import Raster
+from sciSR.training import train
+y, x = np.mgrid[0:96, 0:96] / 6.0
+values = np.sign(np.sin(x) * np.cos(y * 1.3)) + 0.3 * np.sin(3 * x * y / 20)
+raster = Raster.from_array(values.astype(np.float32), affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name="blobs")
+train(raster, sys.argv[1], sensor="generic-gaussian", network={"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+      patch=8, batch=8, steps=12, validate_every=4, learning_rate=5e-3, validation_fraction=0.4, device="cpu",
+      augment={"noise": [0.0, 0.02], "width": [0.9, 1.1]})
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _train(target: Path, processes: int) -> dict[str, Any]:
+    script = target.parent / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={_free_port()}"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(script), str(target)], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    values: dict[str, Any] = json.loads(
+        target.with_name(target.name.replace(".safetensors", ".train.json")).read_text()
+    )
+    return values
+
+
+def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = _train(tmp_path / "one" / "net.safetensors", 1)
+    two = _train(tmp_path / "two" / "net.safetensors", 2)
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-5)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+    first = load_network(tmp_path / "one" / "net.safetensors").state_dict()
+    second = load_network(tmp_path / "two" / "net.safetensors").state_dict()
+    assert max(float((first[k] - second[k]).abs().max()) for k in first) < 1e-5
+    assert one["history"][-1]["psnr"] > one["history"][0]["psnr"]
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpux"])
+def test_a_device_that_is_none_is_refused(device: str) -> None:
+    with pytest.raises(InputError, match="expected auto, cpu, cuda"):
+        launch(device, 1, 1, "float32")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_without_cuda_is_refused() -> None:
+    with pytest.raises(InputError, match="torch sees no CUDA device here"):
+        launch("cuda", 1, 1, "float32")
