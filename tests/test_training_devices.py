@@ -24,7 +24,8 @@ from sciSR.training import train
 y, x = np.mgrid[0:96, 0:96] / 6.0
 values = np.sign(np.sin(x) * np.cos(y * 1.3)) + 0.3 * np.sin(3 * x * y / 20)
 raster = Raster.from_array(values.astype(np.float32), affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name="blobs")
-train(raster, sys.argv[1], sensor="generic-gaussian", network={"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+network = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
+train(raster, sys.argv[1], sensor="generic-gaussian", network=network,
       patch=8, batch=8, steps=12, validate_every=4, learning_rate=5e-3, validation_fraction=0.4, device="cpu",
       augment={"noise": [0.0, 0.02], "width": [0.9, 1.1]})
 """

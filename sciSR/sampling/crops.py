@@ -115,7 +115,7 @@ def decode(reference: Reference, *, normalization: Normalization, channels: int,
         ok = None if valid is None else valid[group]
         crops.append(
             Crop(
-                name=raster.name,
+                name=raster.name + _coarsened(reference.coarsen),
                 high=part,
                 spacing=tuple(spacing),
                 intensity=intensity if len(intensity.center) in (1, channels) else intensity.channel(group),
@@ -127,6 +127,12 @@ def decode(reference: Reference, *, normalization: Normalization, channels: int,
             )
         )
     return crops
+
+
+def _coarsened(factors: Mapping[str, float]) -> str:
+    """What a name says of a reference that was made coarser."""
+    named = ", ".join(f"{axis} {factor:g}" for axis, factor in factors.items() if factor != 1)
+    return f" (coarser: {named})" if named else ""
 
 
 def _read(

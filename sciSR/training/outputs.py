@@ -184,7 +184,7 @@ def _provenance(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the checkpoint itself says; no time, so that its bytes repeat."""
     kept = {key: values[key] for key in ("settings", "data", "steps", "best_step", "versions")}
     kept |= {key: values[key] for key in ("teacher", "pruned") if key in values}
-    scores = next(iter(values["scores"].values()), {})
+    scores: Mapping[str, Any] = next(iter(values["scores"].values()), {})
     kept["scores"] = {
         raster: {method: {k: round(v, 4) for k, v in s.items()} for method, s in methods.items()}
         for raster, methods in scores.items()

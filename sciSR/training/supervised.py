@@ -188,6 +188,7 @@ def train(
         scale=scale,
         sensor=physics,
         count=validation_count,
+        noise=settings.augment.noise[1] or 0.01,
         data_range=data_range,
         device=fabric.device,
     )
