@@ -27,6 +27,7 @@ __all__ = [
     "resample",
     "resample_axis",
     "sample_axis",
+    "sample_axis_adjoint",
     "sampling_taps",
     "stencil",
     "taps",
@@ -101,6 +102,41 @@ def _sample_strided(x: Tensor, dim: int, size: int, kernels: tuple[Kernel, ...])
             total = part * each[..., k] if total is None else torch.addcmul(total, part, each[..., k])
     assert total is not None
     return total
+
+
+def sample_axis_adjoint(y: Tensor, dim: int, size: int, kernels: Sequence[Kernel]) -> Tensor:
+    """The transpose of :func:`sample_axis` for a whole step: from samples back to ``size`` pixels along ``dim``.
+
+    For all ``x``: the inner product of ``sample_axis(x)`` and ``y`` is that of ``x`` and this.
+    """
+    step = size // y.shape[dim]
+    first, weight = stencil(step, tuple(kernels))
+    count = weight.shape[1]
+    before, after = max(0, -first), max(0, first + count - step)
+    shape = list(y.shape)
+    shape[dim] = before + size + after
+    padded = y.new_zeros(shape)
+    each = torch.from_numpy(weight).to(y).reshape(1, -1, *([1] * (y.dim() - 2)), count)
+    for k in range(count):
+        part = padded.narrow(dim, max(0, first) + k, size - step + 1)
+        part[(slice(None),) * dim + (slice(None, None, step),)] += y * each[..., k]
+    return _folded(padded, dim, before, after)
+
+
+def _folded(padded: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """The transpose of :func:`mirror_pad`."""
+    size = padded.shape[dim] - before - after
+    rows = torch.from_numpy(mirrored(np.arange(-before, size + after), size)).to(padded.device)
+    if max(before, after) > size:
+        shape = list(padded.shape)
+        shape[dim] = size
+        return padded.new_zeros(shape).index_add_(dim, rows, padded)
+    inner = padded.narrow(dim, before, size).clone()
+    if before:
+        inner.narrow(dim, 0, before).add_(padded.narrow(dim, 0, before).flip(dim))
+    if after:
+        inner.narrow(dim, size - after, after).add_(padded.narrow(dim, before + size, after).flip(dim))
+    return inner
 
 
 @lru_cache(maxsize=256)

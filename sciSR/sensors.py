@@ -336,6 +336,19 @@ class Sensor:
             x = self._with_noise(x, self.noise.std * data_range, generator)
         return x
 
+    def adjoint(self, y: Tensor, scale: Scale) -> Tensor:
+        """The transpose of :meth:`apply` without noise, for whole factors; ``(b, c, [z,] y, x)`` to fine pixels."""
+        from sciSR.resampling import sample_axis_adjoint
+
+        ndim = y.dim() - 2
+        factors = self.factors(scale, ndim)
+        for dim in sorted(range(ndim), key=lambda d: factors[d]):
+            step = int(factors[dim])
+            if step > 1:
+                kernels = self.kernels(SPATIAL_AXES[-ndim:][dim], step, y.shape[1])
+                y = sample_axis_adjoint(y, dim + 2, y.shape[dim + 2] * step, kernels)
+        return y
+
     def _with_noise(self, x: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
         import torch
 

@@ -28,6 +28,7 @@ CLASSICAL: Mapping[str, str] = MappingProxyType(
         "bspline": "sciSR.classical.interpolation:BSpline",
         "wiener": "sciSR.classical.phase_filter:Wiener",
         "ibp": "sciSR.classical.back_projection:BackProjection",
+        "tv": "sciSR.classical.total_variation:TotalVariation",
     }
 )
 """Name of a method -> ``module:class``, imported when needed."""
