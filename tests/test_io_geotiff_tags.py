@@ -144,6 +144,19 @@ def test_gcps_of_a_crop_are_counted_from_its_corner(tmp_path: Path) -> None:
         assert (first.row, first.col) == (-16, -32)
 
 
+def test_a_scene_that_was_placed_since_gets_its_transform(tmp_path: Path) -> None:
+    with write(tmp_path / "a.tif", values_of((1, 48, 64))) as dataset:
+        dataset.gcps = (corner_gcps(64, 48), rasterio.CRS.from_string(UTM))
+    raster = open_raster(tmp_path / "a.tif")
+    placed = raster.replace(grid=Grid((48, 64), np.array(NORTH_UP).reshape(3, 3), frame=UTM, unit="m"))
+    with pytest.warns(MetadataWarning, match="GCPs dropped"):
+        target = save_raster(placed, tmp_path / "b.tif")
+    with rasterio.open(target) as new:
+        assert new.transform == NORTH_UP
+        assert new.crs.to_string() == UTM
+        assert new.gcps[0] == []
+
+
 def test_gcps_beside_a_transform_are_dropped_aloud(tmp_path: Path) -> None:
     text = (
         f'<VRTDataset rasterXSize="4" rasterYSize="3"><SRS>{UTM}</SRS><GeoTransform>0,1,0,9,0,-1</GeoTransform>'

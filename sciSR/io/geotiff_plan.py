@@ -136,6 +136,8 @@ def _facts(raster: Raster, name: str) -> tuple[Facts, PixelMap]:
     else:
         facts, pixels = Facts.from_dict(metadata.items), pixel_map(metadata.grid, raster.grid)
         facts = restate(facts, pixels, name)
+        if raster.grid.frame is not None or not pixels.aligned:
+            facts = replace(facts, transform=True)  # whatever the file lacked, the raster has been placed since
         opened = metadata.items.get("opened")
         if opened is not None and (raster.encoding.scale, raster.encoding.offset) != opened:
             facts = replace(facts, scales=(), offsets=())
@@ -190,7 +192,7 @@ def _per_channel(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
 
 def _encoding(encoding: Encoding, channels: int, name: str) -> Encoding:
     """The encoding with one nodata value, as a TIFF can hold only one."""
-    wanted = list(dict.fromkeys(_key(v) for v in encoding.nodata))
+    wanted = {repr(v) for v in encoding.nodata}
     dtype = np.dtype(encoding.dtype)
     usable = [v for v in encoding.nodata if v is not None and _fits(v, dtype)]
     lost = [v for v in encoding.nodata if v is not None and not _fits(v, dtype)]
@@ -201,10 +203,6 @@ def _encoding(encoding: Encoding, channels: int, name: str) -> Encoding:
         _warn(f"{name}: a GeoTIFF has one nodata value; {chosen} is used for all bands, was {encoding.nodata}")
     scale, offset = _per_channel(encoding.scale, channels), _per_channel(encoding.offset, channels)
     return replace(encoding, scale=scale, offset=offset, nodata=(chosen,))
-
-
-def _key(nodata: float | None) -> str:
-    return repr(nodata)
 
 
 def _fits(nodata: float, dtype: np.dtype[Any]) -> bool:
