@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,7 +62,6 @@ class Dictionary(Classical):
         atoms: int = 512,
         radius: Sequence[int] | None = None,
         components: int = 24,
-        **more: Any,
     ) -> None:
         chosen = sensor_of(sensor)
         super().__init__(
@@ -74,7 +73,6 @@ class Dictionary(Classical):
             atoms=atoms,
             radius=None if radius is None else list(radius),
             components=components,
-            **more,
         )
         if base not in CLASSICAL:
             raise InputError(f"{self.family}: base {base!r} is not one of {', '.join(CLASSICAL)}")
@@ -89,6 +87,11 @@ class Dictionary(Classical):
         self.told = math.prod(self.scale) * math.prod(2 * r + 1 for r in self.span)
         self.register_buffer("axes", torch.zeros(size, components))
         self.register_buffer("shapes", torch.zeros(components, atoms))
+        self.allocate()
+
+    def allocate(self) -> None:
+        """Register what the family keeps for each shape."""
+        raise NotImplementedError
 
     def reach(self) -> tuple[int, ...]:
         """The patches that tell of a pixel, or the base where it looks farther."""
@@ -129,21 +132,17 @@ class Sparse(Dictionary):
     Zeyde, Elad and Protter 2012, doi:10.1007/978-3-642-27413-8_47; the dictionary by the method of optimal directions
     (Engan et al. 1999, doi:10.1109/ICASSP.1999.760624).
 
-    Args:
-        ndim: spatial axes, 2 or 3.
-        scale: whole factor per axis.
-        in_channels: channels it takes.
+    Attributes:
+        fine: what each shape tells, ``(atoms, places * phases)``.
         sparsity: shapes in a mixture.
-        more: as for :class:`Dictionary`.
     """
 
     family = "sparse"
-    own = (*Dictionary.own, "sparsity")
     fine: Tensor
+    sparsity = 3
 
-    def __init__(self, *, ndim: int, scale: WholeScale, in_channels: int = 1, sparsity: int = 3, **more: Any) -> None:
-        super().__init__(ndim=ndim, scale=scale, in_channels=in_channels, sparsity=sparsity, **more)
-        self.sparsity = sparsity
+    def allocate(self) -> None:
+        """A fine shape for each shape."""
         self.register_buffer("fine", torch.zeros(self.shapes.shape[1], self.told))
 
     def detail(self, patches: Tensor) -> Tensor:
@@ -157,18 +156,15 @@ class APlus(Dictionary):
 
     Timofte, De Smet and Van Gool 2014 (A+), doi:10.1007/978-3-319-16817-3_8.
 
-    Args:
-        ndim: spatial axes, 2 or 3.
-        scale: whole factor per axis.
-        in_channels: channels it takes.
-        more: as for :class:`Dictionary`.
+    Attributes:
+        maps: for each shape, ``(atoms, components, places * phases)``.
     """
 
     family = "a-plus"
     maps: Tensor
 
-    def __init__(self, *, ndim: int, scale: WholeScale, in_channels: int = 1, **more: Any) -> None:
-        super().__init__(ndim=ndim, scale=scale, in_channels=in_channels, **more)
+    def allocate(self) -> None:
+        """A linear map for each shape."""
         self.register_buffer("maps", torch.zeros(self.shapes.shape[1], self.axes.shape[1], self.told))
 
     def detail(self, patches: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sciSR.networks.spec import SRNetwork
 
 __all__ = [
+    "FITTED",
     "NETWORKS",
     "build_network",
     "list_networks",
@@ -47,6 +48,13 @@ NETWORKS: dict[str, str] = {
 }
 """Name of a family -> ``module:class``, imported when needed."""
 
+FITTED: dict[str, str] = {
+    "a-plus": "sciSR.classical.dictionary:APlus",
+    "least-squares": "sciSR.classical.least_squares:LeastSquares",
+    "sparse": "sciSR.classical.dictionary:Sparse",
+}
+"""Classical families whose weights come from regression: built and loaded like networks, but not trained."""
+
 
 def list_networks() -> list[str]:
     """Names that :func:`build_network` takes."""
@@ -59,11 +67,12 @@ def network_class(family: str) -> type[SRNetwork]:
     Raises:
         InputError: no family of this name.
     """
-    if family not in NETWORKS:
+    table = FITTED if family in FITTED else NETWORKS
+    if family not in table:
         raise InputError(
             f"network: no family {family!r}{_near(family, NETWORKS)}; there are {', '.join(list_networks())}"
         )
-    module, _, name = NETWORKS[family].partition(":")
+    module, _, name = table[family].partition(":")
     found: type[SRNetwork] = getattr(import_module(module), name)
     return found
 
