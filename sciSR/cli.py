@@ -237,6 +237,7 @@ def _check(commands: Any) -> None:
     parser.add_argument("workflow", nargs="?", metavar="W.yaml|X.run.json")
     parser.add_argument("-o", "--output", metavar="OUT", help="folder or file; default: the workflow's")
     parser.add_argument("--overwrite", action="store_true", help="existing outputs are no error")
+    parser.add_argument("--keys", action="store_true", help="explain every key of a workflow")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of workflow files")
     _set_option(parser)
 
@@ -286,7 +287,7 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--device", default=_GIVEN, help="auto, cpu, cuda, cuda:1, …")
     group.add_argument("--precision", default=_GIVEN, help="auto, float32, bf16, fp16, int8")
-    group.add_argument("--backend", default=_GIVEN, help="auto, torch, openvino")
+    group.add_argument("--backend", default=_GIVEN, help="auto, torch, compile, openvino")
     group.add_argument(
         "--tile", default=_GIVEN, type=_tile, metavar="PX", help="pixels per axis, auto, or none (whole)"
     )

@@ -27,6 +27,7 @@ from sciSR.config import (
     load_workflow,
     make_workflow,
     parse_factors,
+    workflow_reference,
     workflow_schema,
 )
 from sciSR.config.yaml_data import parse_yaml
@@ -271,7 +272,7 @@ def test_the_keys_of_a_step_are_the_arguments_of_its_function() -> None:
     from sciSR.sampling import Augmentation
     from sciSR.training import train
 
-    assert names(UpscaleSection) == parameters(upscale, "raster")
+    assert names(UpscaleSection) == parameters(upscale, "raster", "labels"), "labels are said with the input"
     assert names(DegradeSection) == parameters(degrade, "raster")
     assert names(ConsistencySection) == parameters(enforce, "result", "low")
     judged = parameters(wald, "raster", "network", "progress", "upscale_options") | parameters(
@@ -303,6 +304,16 @@ def test_the_defaults_of_a_step_are_those_of_its_function() -> None:
 def test_the_committed_schema_is_current(root: Path) -> None:
     committed = json.loads((root / "docs" / "workflow.schema.json").read_text(encoding="utf-8"))
     assert committed == workflow_schema(), "run: scisr check --schema > docs/workflow.schema.json"
+
+
+def test_the_page_of_keys_is_current_and_whole(root: Path) -> None:
+    page = workflow_reference()
+    committed = (root / "docs" / "workflow.md").read_text(encoding="utf-8")
+    assert committed == page, "run: scisr check --keys > docs/workflow.md"
+    for section in (UpscaleSection, EvaluateSection, TrainSection, AugmentSection):
+        for name in names(section):
+            assert f"| `{name}` |" in page
+    assert "|  |" not in page, "a key without an explanation"
 
 
 def test_every_workflow_of_the_project_is_valid_and_fits_the_schema(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from sciSR.config import load_workflow, workflow_schema
+from sciSR.config import load_workflow, workflow_reference, workflow_schema
 from sciSR.console import Console
 from sciSR.errors import InputError
 
@@ -16,6 +16,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print what the workflow would do, or each error in one line; gives the exit code."""
     if arguments.schema:
         console.answer(json.dumps(workflow_schema(), indent=1, ensure_ascii=False))
+        return 0
+    if arguments.keys:
+        console.answer(workflow_reference().rstrip())
         return 0
     if arguments.workflow is None:
         raise InputError("check: no workflow came; name a file, such as scisr check workflows/mri_x2.yaml")

@@ -1,6 +1,7 @@
 """The workflow file: closed models of its keys, and how it is loaded, overridden, resolved and dumped."""
 
 from sciSR.config.loading import dump_workflow, load_workflow, make_workflow, workflow_schema
+from sciSR.config.reference import workflow_reference
 from sciSR.config.schema import (
     ConsistencySection,
     DegradeSection,
@@ -34,5 +35,6 @@ __all__ = [
     "load_workflow",
     "make_workflow",
     "parse_factors",
+    "workflow_reference",
     "workflow_schema",
 ]

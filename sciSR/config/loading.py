@@ -17,7 +17,15 @@ from sciSR.config.workflow_file import Workflow
 from sciSR.config.yaml_data import dump_yaml, parse_yaml, read_yaml
 from sciSR.errors import ConfigError
 
-__all__ = ["config_folders", "dump_workflow", "load_workflow", "make_workflow", "workflow_schema"]
+__all__ = [
+    "REFERENCES",
+    "config_folders",
+    "dump_workflow",
+    "load_workflow",
+    "make_workflow",
+    "model_of",
+    "workflow_schema",
+]
 
 REFERENCES = {
     "train": "train",
@@ -128,7 +136,7 @@ def _referenced(text: str, key: str, name: str, folder: Path | None) -> dict[str
         near = get_close_matches(text, known, n=1)
         listed = f"known: {', '.join(known)}" if known else "write the section out, or name a file"
         hint = f"did you mean {near[0]}?" if near else listed
-        source = name if name.endswith(key) else f"{name}: {key}"
+        source = name if name.endswith(key) else f"{name}: {key}".removeprefix(": ")
         raise ConfigError(f"{source}: no file {text!r} in configs/{place}; {hint}")
     values = read_yaml(found)
     if not isinstance(values, dict):
@@ -220,13 +228,14 @@ def _keys(parents: list[str]) -> list[str]:
         if model is None or parent.isdigit():
             continue
         field = model.model_fields.get(parent)
-        model = None if field is None else _model_of(field.annotation)
+        model = None if field is None else model_of(field.annotation)
     return [] if model is None else list(model.model_fields)
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, alone, optional or in a tuple; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if isinstance(annotation, UnionType) or get_args(annotation):
-        return next((m for a in get_args(annotation) if (m := _model_of(a)) is not None), None)
+        return next((m for a in get_args(annotation) if (m := model_of(a)) is not None), None)
     return None

@@ -115,8 +115,8 @@ class UpscaleSection(Section):
     """Pixels of a tile along each axis or by name, ``auto``, or null for the whole image at once."""
     precision: Precision = "auto"
     """Number type of the network's residual."""
-    backend: Literal["auto", "torch", "openvino"] = "auto"
-    """What runs the network; ``auto``: OpenVINO for int8, else torch."""
+    backend: Literal["auto", "torch", "compile", "openvino"] = "auto"
+    """What runs the network; ``compile``: torch.compile; ``auto``: OpenVINO for int8, else torch."""
     exact: bool = False
     """Read the whole receptive field around each tile instead of the measured halo."""
     normalization: NormalizationSection | None = None

@@ -67,7 +67,7 @@ class TrainSection(Section):
     output: str
     """The checkpoint, ``.safetensors``."""
     network: str | dict[str, Any]
-    """Weights to start from, by name or file; or family and arguments; or a file of ``configs/networks``."""
+    """Weights to start from, by name or file; or a new network: its ``family`` and that family's arguments."""
     validation: tuple[ReferenceSection, ...] = ()
     """Other rasters to be judged on."""
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
