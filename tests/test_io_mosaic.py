@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from sciSR.errors import GeometryError, InputError
+from sciSR.errors import GeometryError, InputError, MissingFileError
 from sciSR.io import open_raster, save_raster
 from sciSR.io.geotiff import open_mosaic
 from sciSR.io.mosaic import combine
@@ -131,3 +131,10 @@ def test_one_file_is_itself_and_none_is_refused(tmp_path: Path) -> None:
     assert open_mosaic([str(source)]).name == "a.tif"
     with pytest.raises(InputError, match="no file came"):
         open_mosaic([])
+
+
+def test_open_raster_takes_several_files(tmp_path: Path) -> None:
+    first, second = scene(tmp_path / "B02.tif", shape=(1, 8, 9)), scene(tmp_path / "B03.tif", shape=(1, 8, 9))
+    assert [c.name for c in open_raster([first, second]).channels] == ["B02", "B03"]
+    with pytest.raises(MissingFileError, match=r"B04\.tif: no such file"):
+        open_raster([first, tmp_path / "B04.tif"])

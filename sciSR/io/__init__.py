@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,12 @@ def adapter_for(path: str | os.PathLike[str]) -> FormatAdapter:
     raise FormatError(f"{os.fspath(path)}: no format for this file name; expected one of {', '.join(ADAPTERS)}")
 
 
-def open_raster(path: str | os.PathLike[str], **options: Any) -> Raster:
+def open_raster(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], **options: Any) -> Raster:
     """A lazy raster of a file; nothing but its header is read.
 
     Args:
-        path: a file, or an address that GDAL reads (``https://…``, ``/vsicurl/…``, ``s3://…``).
+        path: a file, or an address that GDAL reads (``https://…``, ``/vsicurl/…``, ``s3://…``); or several files of one
+            scene: bands on the same grid are stacked, neighbouring tiles joined.
         options: what the format understands, such as ``labels=True``; see its page.
 
     Raises:
@@ -75,11 +76,19 @@ def open_raster(path: str | os.PathLike[str], **options: Any) -> Raster:
         FormatError: the file is not what its name says, or holds what sciSR refuses.
         GeometryError: its geometry is impossible.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        from sciSR.io.geotiff import open_mosaic
+
+        return open_mosaic([_present(part) for part in path], **options)
+    adapter = adapter_for(path)
+    return adapter.open(_present(path), **options)
+
+
+def _present(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
-    adapter = adapter_for(text)
     if "://" not in text and not text.startswith("/vsi") and not os.path.exists(text):
         raise MissingFileError(f"{text}: no such file")
-    return adapter.open(text, **options)
+    return text
 
 
 def save_raster(
