@@ -89,6 +89,8 @@ class PairMaker:
         uniform: draw every place equally often.
         margin: coarse pixels around a patch that are degraded with it and then cut off; None: as many as the sensor at
             its widest reaches.
+        orders: which turns of the axes to draw from, whatever the pixel sizes; ``(1, 0, 2)`` makes the second axis the
+            first. None: as the augmentation says.
         device: where the batches are made.
     """
 
@@ -105,6 +107,7 @@ class PairMaker:
         guard: int = 16,
         uniform: bool = False,
         margin: Sequence[int] | None = None,
+        orders: Sequence[tuple[int, ...]] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.scale = tuple(scale)
@@ -117,7 +120,7 @@ class PairMaker:
         if sensor is not None and not self._measured:
             self.margin = tuple(margin or margin_of(widened(sensor, self.augmentation.width[1]), self.scale))
         self.size = tuple((n + 2 * m) * s for n, m, s in zip(self.patch, self.margin, self.scale, strict=True))
-        self._orders = [self._allowed(crop) for crop in crops]
+        self._orders = [list(orders) if orders else self._allowed(crop) for crop in crops]
         self.sampler = PatchSampler(
             crops,
             [self._room(orders) for orders in self._orders],

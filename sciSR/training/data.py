@@ -16,7 +16,7 @@ from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
 
-__all__ = ["Data", "as_references", "checksum", "gather", "wide_enough"]
+__all__ = ["Data", "as_references", "checksum", "gather", "record_of", "wide_enough"]
 
 
 class Data(NamedTuple):
@@ -74,7 +74,7 @@ def gather(
         training = [hold_out(crop, fraction) for crop in training]
     judged = [part for crop in training for part in validation_crops(crop, scale)]
     judged += [crop for reference in validation for crop in decode(reference, **options)]
-    record = [_recorded(r, "training") for r in references] + [_recorded(r, "validation") for r in validation]
+    record = [record_of(r, "training") for r in references] + [record_of(r, "validation") for r in validation]
     return Data(training, _distinct(judged), record)
 
 
@@ -97,7 +97,8 @@ def _path(raster: Raster) -> str | None:
     return None if raster.metadata is None else raster.metadata.path
 
 
-def _recorded(reference: Reference, role: str) -> dict[str, Any]:
+def record_of(reference: Reference, role: str) -> dict[str, Any]:
+    """What the record says of a reference: name, checksum, size, and how it was used."""
     record: dict[str, Any] = {
         "role": role,
         "name": reference.raster.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,11 @@ from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, PairMaker, Reference
+from sciSR.training.course import Course, follow
 from sciSR.training.data import as_references, gather, wide_enough
 from sciSR.training.lessons import Supervised
-from sciSR.training.loop import DivergedError, Progress, Settings, run
-from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
+from sciSR.training.loop import Progress, Settings
+from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.setup import (
     augmentation_of,
     band_names,
@@ -192,42 +192,16 @@ def train(
         data_range=data_range,
         device=fabric.device,
     )
-    files = Files(target)
-    net = net.to(fabric.device)
-    lesson.loss.to(fabric.device)
-    stop: DivergedError | None = None
-    try:
-        outcome = run(
-            fabric,
-            net,
-            maker,
-            lesson,
-            settings,
-            validator=validator if data.validation else None,
-            state=files.state,
-            resume=resume,
-            observe=lambda record: None,
-            progress=progress,
-        )
-    except DivergedError as error:
-        stop, outcome = error, error.outcome
-    net.load_state_dict(outcome.weights)
-    if fabric.global_rank == 0:
-        label = name or target.name.removesuffix(".safetensors")
-        values = summary(net, validator, data.record, settings, outcome, name=label, device=fabric.device)
-        write_outputs(
-            net,
-            files,
-            values,
-            normalization=recipe,
-            validator=validator,
-            crops=data.training,
-            bands=band_names(bands, learned, net.spec.in_channels),
-            good=stop is None,
-        )
-        if stop is None:
-            files.state.unlink(missing_ok=True)
-    fabric.barrier()
-    if stop is not None:
-        raise stop
-    return TrainingResult(target, files.record, files.curve, json.loads(files.record.read_text(encoding="utf-8")))
+    course = Course(
+        fabric=fabric,
+        network=net,
+        lesson=lesson,
+        settings=settings,
+        data=data,
+        validator=validator,
+        normalization=recipe,
+        bands=band_names(bands, learned, net.spec.in_channels),
+        files=Files(target),
+        name=name or target.name.removesuffix(".safetensors"),
+    )
+    return follow(course, maker, resume=resume, progress=progress)

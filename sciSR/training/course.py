@@ -1,0 +1,118 @@
+"""A run with everything prepared: follow it through the loop, and write what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sciSR.networks.spec import SRNetwork
+from sciSR.normalization import Normalization
+from sciSR.sampling import PairMaker
+from sciSR.training.data import Data
+from sciSR.training.lessons import Lesson
+from sciSR.training.loop import DivergedError, Outcome, Progress, Settings, run
+from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
+from sciSR.training.validation import Validator
+
+__all__ = ["Course", "follow", "teach", "write"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run needs, prepared.
+
+    Attributes:
+        fabric: a launched ``lightning_fabric.Fabric``.
+        network: what learns.
+        lesson: what a step asks of it.
+        settings: the numbers.
+        data: crops to learn from and to be judged on.
+        validator: scores on the latter.
+        normalization: how values become the network's input.
+        bands: names of the channels.
+        files: where the outputs go.
+        name: of the weights.
+    """
+
+    fabric: Any
+    network: SRNetwork
+    lesson: Lesson
+    settings: Settings
+    data: Data
+    validator: Validator
+    normalization: Normalization
+    bands: Sequence[str] | None
+    files: Files
+    name: str
+
+
+def follow(
+    course: Course, maker: PairMaker, *, resume: bool = False, progress: Progress | None = None
+) -> TrainingResult:
+    """Train, and write the checkpoint, its record and its curve.
+
+    Raises:
+        RunError: the loss became NaN; the last good weights are written beside the output.
+    """
+    stop: DivergedError | None = None
+    try:
+        outcome = teach(course, maker, resume=resume, progress=progress)
+    except DivergedError as error:
+        stop, outcome = error, error.outcome
+        course.network.load_state_dict(outcome.weights)
+    result = write(course, outcome, good=stop is None)
+    if stop is not None:
+        raise stop
+    return result
+
+
+def teach(course: Course, maker: PairMaker, *, resume: bool = False, progress: Progress | None = None) -> Outcome:
+    """Train; the network then has the weights to keep."""
+    course.network.to(course.fabric.device)
+    outcome = run(
+        course.fabric,
+        course.network,
+        maker,
+        course.lesson,
+        course.settings,
+        validator=course.validator if course.validator.crops else None,
+        state=course.files.state,
+        resume=resume,
+        observe=lambda record: None,
+        progress=progress,
+    )
+    course.network.load_state_dict(outcome.weights)
+    return outcome
+
+
+def write(
+    course: Course, outcome: Outcome, *, good: bool = True, facts: Mapping[str, Any] | None = None
+) -> TrainingResult:
+    """Write the outputs of a run; ``facts`` are added to its record."""
+    files = course.files
+    if course.fabric.global_rank == 0:
+        values = summary(
+            course.network,
+            course.validator,
+            course.data.record,
+            course.settings,
+            outcome,
+            name=course.name,
+            device=course.fabric.device,
+        )
+        write_outputs(
+            course.network,
+            files,
+            values | dict(facts or {}),
+            normalization=course.normalization,
+            validator=course.validator,
+            crops=course.data.training,
+            bands=course.bands,
+            good=good,
+        )
+        if good:
+            files.state.unlink(missing_ok=True)
+    course.fabric.barrier()
+    return TrainingResult(files.target, files.record, files.curve, json.loads(files.record.read_text(encoding="utf-8")))

@@ -1,0 +1,236 @@
+"""Learning from one scan with thick slices and nothing else: what its plane shows is learned across its slices.
+
+As SMORE does (Zhao et al. 2021, doi:10.1109/TMI.2020.3037187): the plane is finer than the slices are thick, so along
+its two axes the scan itself shows what a thick slice looks like and what lies behind it. Here a 3D network sees both
+orthogonal planes at once. It learns on its own present estimate of the fine volume: turned so that an axis of the plane
+takes the place of the slice axis, blurred and sampled as slices are, with the plane's own detail as the target. The
+estimate is renewed every round. An isotropic scan teaches by being made coarser itself (ZSSR, Shocher et al. 2018,
+arXiv:1712.06087).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from sciSR.degradation import Sensor, load_sensor
+from sciSR.errors import InputError, OutputExistsError
+from sciSR.inference import upscale
+from sciSR.losses import build_loss
+from sciSR.networks.spec import SRNetwork
+from sciSR.normalization import Normalization
+from sciSR.raster import Raster
+from sciSR.sampling import Augmentation, Crop, PairMaker, Reference, decode
+from sciSR.training.course import Course, teach, write
+from sciSR.training.data import Data, record_of
+from sciSR.training.lessons import Supervised
+from sciSR.training.loop import Outcome, Progress, Settings
+from sciSR.training.outputs import Files, TrainingResult
+from sciSR.training.profiles import estimate_fwhm, stated_fwhm
+from sciSR.training.setup import augmentation_of, band_names, launch, network_of, normalization_of, per_axis
+from sciSR.training.validation import Validator
+
+__all__ = ["slice_sensor", "train_self"]
+
+log = logging.getLogger(__name__)
+
+_TURNS = ((1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+"""Turns that put an axis of the plane, y or x, in the place of the slice axis."""
+
+
+def train_self(
+    scan: Raster,
+    output: str | os.PathLike[str],
+    *,
+    network: SRNetwork | str | Mapping[str, Any] = "mri-z4",
+    sensor: Sensor | str | Mapping[str, Any] | None = None,
+    slice_width: float | Literal["header", "spectrum"] = "header",
+    normalization: Normalization | Mapping[str, Any] | None = None,
+    name: str | None = None,
+    patch: int | Mapping[str, int] = 16,
+    batch: int = 4,
+    rounds: int = 2,
+    steps: int = 150,
+    learning_rate: float = 5e-4,
+    warmup: int = 20,
+    loss: str | Mapping[str, Any] = "l1",
+    ema: float = 0.99,
+    augment: Augmentation | Mapping[str, Any] | None = None,
+    precision: str = "float32",
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train a network for one scan on that scan alone, and write it as a checkpoint.
+
+    Args:
+        scan: a volume; its slice axis is the one along which the network refines.
+        output: the checkpoint, ``.safetensors``.
+        network: what to start from: shipped weights or a file (fine-tuning), or family and arguments (from noise).
+        sensor: the profile of the slices; None: that of the weights, or a Gaussian; its width along z follows from
+            ``slice_width``.
+        slice_width: full width at half maximum of a slice as a part of the slice spacing; ``"header"``: what the scan's
+            sidecar states, or one spacing; ``"spectrum"``: estimated from the scan itself.
+        normalization: how values become the network's input; None: the weights' own, or percentile.
+        name: of the weights; None: the output's file name.
+        patch: coarse pixels of a patch along each axis that the network refines, fine pixels along the others.
+        batch: patches per step.
+        rounds: how often the estimate of the fine volume is renewed.
+        steps: per round.
+        learning_rate: the highest one.
+        warmup: steps over which it rises to that, in each round.
+        loss: as for :func:`~sciSR.training.train`.
+        ema: decay of the moving average of the weights.
+        augment: what is varied from patch to patch.
+        precision: ``float32``, ``bf16`` or ``fp16``.
+        device: auto, cpu, cuda, mps.
+        seed: of everything random.
+        overwrite: replace the output.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        InputError: not a volume the network can learn from.
+        OutputExistsError: the output is there.
+    """
+    target = Path(output)
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
+    if scan.channel_axis is not None or "t" in scan.axes:
+        raise InputError(f"{scan.name}: axes {', '.join(scan.axes)}; self-supervised training takes one volume or band")
+    torch.manual_seed(seed)
+    reference = Reference(scan)
+    net = network_of(network, [reference])
+    if len(scan.grid.shape) != net.spec.ndim:
+        raise InputError(f"{scan.name}: {len(scan.grid.shape)} spatial axes came, the network has {net.spec.ndim}")
+    recipe = normalization_of(normalization, net)
+    options: dict[str, Any] = {"normalization": recipe, "channels": 1, "scale": net.spec.scale}
+    (measured,) = decode(reference, **options)
+    physics = slice_sensor(scan, measured, net, sensor, slice_width)
+    turns = _turns(net.spec.scale)
+    settings = Settings(
+        patch=_patch(patch, net, measured),
+        batch=batch,
+        steps=steps,
+        minutes=None,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        schedule="cosine",
+        final_learning_rate=0.05,
+        weight_decay=0.0,
+        loss=loss,
+        ema=ema,
+        clip=1.0,
+        accumulate=1,
+        precision=precision,
+        seed=seed,
+        validate_every=steps,
+        patience=None,
+        dry_run=False,
+        augment=augmentation_of(augment),
+    )
+    fabric = launch(device, 1, 1, precision)
+    course = Course(
+        fabric=fabric,
+        network=net,
+        lesson=Supervised(build_loss(loss, ndim=net.spec.ndim, sensor=physics, scale=net.spec.scale)),
+        settings=settings,
+        data=Data([measured], [], [record_of(reference, "the scan itself")]),
+        validator=Validator([], patch=settings.patch, scale=net.spec.scale, sensor=physics),
+        normalization=recipe,
+        bands=band_names(None, [reference], 1),
+        files=Files(target),
+        name=name or target.name.removesuffix(".safetensors"),
+    )
+    history: list[dict[str, Any]] = []
+    outcome = Outcome(weights={})
+    for number in range(rounds):
+        fine = _estimate(course, scan, measured) if turns else measured
+        maker = PairMaker(
+            [fine],
+            patch=settings.patch,
+            scale=net.spec.scale,
+            sensor=physics,
+            augmentation=settings.augment,
+            orders=turns,
+            device=fabric.device,
+        )
+        lesson = replace(course, settings=replace(settings, seed=seed + number))
+        outcome = teach(lesson, maker, progress=_shifted(progress, number, rounds))
+        history += [record | {"step": record["step"] + number * steps} for record in outcome.history]
+        log.info("round %d of %d: loss %.4g", number + 1, rounds, history[-1]["loss"])
+    outcome = replace(outcome, history=history, step=rounds * steps)
+    return write(course, outcome, facts={"rounds": rounds, "mode": "self"})
+
+
+def slice_sensor(
+    scan: Raster,
+    measured: Crop,
+    network: SRNetwork,
+    given: Sensor | str | Mapping[str, Any] | None,
+    width: float | Literal["header", "spectrum"],
+) -> Sensor:
+    """The sensor whose profile along z is as wide as the slices of this scan are."""
+    if given is None:
+        given = network.card.sensor if network.card is not None and network.card.sensor is not None else "mri-thick"
+    sensor = load_sensor(given)
+    if not _turns(network.spec.scale):
+        return sensor.at(scan.grid.coarsen(network.spec.scale_by_axis).spacing)
+    if width == "spectrum":
+        fwhm = estimate_fwhm(measured.high[0], measured.spacing)
+        log.info("%s: slices estimated to be %.2f spacings thick", scan.name, fwhm)
+    elif width == "header":
+        stated = stated_fwhm(scan)
+        fwhm = 1.0 if stated is None else stated
+    elif isinstance(width, str) or not 0 < width < 10:
+        raise InputError(f"slice_width: {width!r} came, expected header, spectrum, or a part of the slice spacing")
+    else:
+        fwhm = float(width)
+    return replace(sensor, z=replace(sensor.z, fwhm=fwhm, fwhm_mm=None))
+
+
+def _turns(scale: Sequence[int]) -> tuple[tuple[int, ...], ...] | None:
+    """How patches are turned; None for a network that refines every axis alike and learns from the scan as it is."""
+    if len(set(scale)) == 1:
+        return None
+    if len(scale) == 3 and scale[0] > 1 and tuple(scale[1:]) == (1, 1):
+        return _TURNS
+    raise InputError(
+        f"self-supervised training: a network of scale {tuple(scale)} came; expected one that refines z alone, or all "
+        "axes alike"
+    )
+
+
+def _patch(patch: int | Mapping[str, int], network: SRNetwork, measured: Crop) -> tuple[int, ...]:
+    """The patch that was asked for, or as much of it as a small scan has room for."""
+    if isinstance(patch, Mapping) or not _turns(network.spec.scale):
+        return per_axis(patch, network.spec.axes, "patch")
+    scale = network.spec.scale[0]
+    depth = max(2, min(patch // 2, min(measured.shape[1:]) // scale - 4))
+    plane = min(patch * 3 // 2, measured.shape[0] * scale, *measured.shape[1:])
+    return (depth, plane, plane)
+
+
+def _estimate(course: Course, scan: Raster, measured: Crop) -> Crop:
+    """The fine volume as the network sees it now, normalised as the scan is."""
+    network = course.network.to("cpu")
+    fine = upscale(scan, network, normalization=course.normalization, precision="float32", labels=False)
+    block = fine.read()
+    values = measured.intensity.apply(block.values)
+    valid = None if block.valid is None or block.valid.all() else torch.from_numpy(np.ascontiguousarray(block.valid))
+    spacing = tuple(fine.grid.spacing[axis] for axis in fine.grid.axes)
+    network.train()
+    return replace(measured, high=torch.from_numpy(values)[None], valid=valid, spacing=spacing)
+
+
+def _shifted(progress: Progress | None, number: int, rounds: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(number * total + done, rounds * total)
