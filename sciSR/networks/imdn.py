@@ -108,8 +108,8 @@ class DistillationBlock(nn.Module):
         self.third = convolution(ndim, self.rest, features)
         self.fourth = convolution(ndim, self.rest, self.kept)
         self.act = nn.LeakyReLU(0.05)
-        self.attention = ChannelAttention(ndim, 4 * self.kept, reduction, window=window, statistic="contrast")
         self.fuse = convolution(ndim, 4 * self.kept, features, 1)
+        self.attention = ChannelAttention(ndim, 4 * self.kept, reduction, window=window, statistic="contrast")
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
