@@ -62,15 +62,12 @@ def check(network: SRNetwork, path: Path, x: torch.Tensor) -> None:
     assert float((run(path, x) - expected).abs().max()) <= 1e-5 * float(expected.max() - expected.min())
 
 
-@pytest.mark.parametrize(("family", "ndim", "scale"), [("edsr", 2, (2, 3)), ("espcn", 3, (4, 1, 1))])
-def test_the_graph_computes_what_the_network_computes(
-    family: str, ndim: int, scale: tuple[int, ...], tmp_path: Path
-) -> None:
-    network = awake(family, ndim, scale).train()
+def test_the_graph_computes_what_the_network_computes(tmp_path: Path) -> None:
+    network = awake("edsr", 2, (2, 3)).train()
     path = export_onnx(network, tmp_path / "deep" / "n.onnx")
     assert network.training
     assert [p.name for p in path.parent.iterdir()] == ["n.onnx"]
-    check(network.eval(), path, torch.randn(3, 2, *(21, 17, 9)[:ndim]))
+    check(network.eval(), path, torch.randn(3, 2, 21, 17))
 
 
 @pytest.mark.slow
