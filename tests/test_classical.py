@@ -56,7 +56,8 @@ def test_spec_says_what_was_asked(name: str, ndim: int, scale: Any) -> None:
     assert (spec.in_channels, spec.out_channels, spec.exact_tiling) == (3, 3, True)
     assert spec.receptive_radius is not None
     assert all(h <= r for h, r in zip(spec.halo, spec.receptive_radius, strict=True))
-    assert all(r == 0 for r, s in zip(spec.receptive_radius, spec.scale, strict=True) if s == 1)
+    if name not in ("wiener", "tv"):  # these look to the sides for a direction
+        assert all(r == 0 for r, s in zip(spec.receptive_radius, spec.scale, strict=True) if s == 1)
     again = build_classical(name, **network.arguments)
     x = noise(1, 3, *[6, 5, 7][-ndim:])
     assert torch.equal(network(x), again(x))

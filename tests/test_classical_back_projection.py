@@ -22,9 +22,10 @@ def smooth(*shape: int) -> Tensor:
     return torch.from_numpy(ndimage.gaussian_filter(values, (0, 0, *[1.5] * (len(shape) - 2)))).double()
 
 
-def mri(crops: Path) -> Tensor:
+def mri(crops: Path, start: int = 0) -> Tensor:
     """A cube of the real T1 head."""
-    raster = open_raster(crops / "mri_t1_head_crop.nii.gz").crop(z=slice(20, 84), y=slice(20, 84), x=slice(20, 84))
+    cube = slice(start, start + 56)
+    raster = open_raster(crops / "mri_t1_head_crop.nii.gz").crop(z=cube, y=cube, x=cube)
     return torch.from_numpy(raster.read().values.astype(np.float32))[None, None]
 
 

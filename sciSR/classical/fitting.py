@@ -25,7 +25,7 @@ _TURNS = 8
 _CODED = 20_000
 """Examples that the shapes are learned from."""
 _NEIGHBOURS = 8192
-"""Examples around an anchor (2048 in Timofte et al. 2014, who had fewer)."""
+"""Examples around an anchor, and no more than a sixteenth of all (2048 in Timofte et al. 2014, who had fewer)."""
 _RIDGE = 1e-3
 """Of the anchored regressions, as a part of the examples' mean square."""
 
@@ -166,7 +166,7 @@ def _anchored_maps(patches: Tensor, unit: Tensor, wanted: Tensor, shapes: Tensor
 
     The examples are chosen by shape and weighed with their contrast, so that the mean square error is what falls.
     """
-    count = min(_NEIGHBOURS, len(patches))
+    count = min(_NEIGHBOURS, max(len(patches) // 16, min(8 * shapes.shape[0], len(patches))))
     eye = torch.eye(shapes.shape[0], dtype=torch.float64)
     maps = []
     for shape in shapes.T:
