@@ -7,18 +7,23 @@ A :class:`Normalization` is a recipe (part of a checkpoint); :meth:`Normalizatio
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sciSR.errors import InputError
+from sciSR.errors import InputError, RadiometryWarning
 from sciSR.raster import Raster, Window
 
 __all__ = ["IntensityMap", "Normalization"]
 
 _SAMPLES = 2**22
+_LEAST_REACH = 0.003
+"""Deep water under a clear sky still reflects some 0.01: below this the unit is another one."""
+_GREATEST_REACH = 300.0
+_GLANCE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,15 @@ class Normalization:
         Percentiles are taken of at most some four million values on a regular grid, extremes of all; where both
         percentiles are one value (a small object in much air) the extremes take their place.
 
+        A fixed recipe for scenes is written for one unit (reflectance times 10000). Where a scene's values do not come
+        near its range but its stored numbers do (a band scale of 0.0001), the recipe is restated in the scene's unit;
+        where neither does, a :class:`~sciSR.errors.RadiometryWarning` tells.
+
         Raises:
             InputError: no valid value at all.
         """
         if self.kind != "percentile":
-            center, scale = (self.center, self.scale) if self.kind == "fixed" else ((0.0,), (1.0,))
+            center, scale = self._in_unit_of(raster) if self.kind == "fixed" else ((0.0,), (1.0,))
             low = None if raster is None or self.nonnegative != "auto" else _statistics(raster, self)[2]
             return IntensityMap(center, scale, self._floor(low))
         if raster is None:
@@ -123,6 +132,32 @@ class Normalization:
         lows, highs, least = _statistics(raster, self)
         spans = tuple(h - lo if h > lo else 1.0 for lo, h in zip(lows, highs, strict=True))
         return IntensityMap(lows, spans, self._floor(least))
+
+    def _in_unit_of(self, raster: Raster | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Center and scale in the unit of the raster's values."""
+        if raster is None or len(raster.grid.shape) != 2:
+            return self.center, self.scale
+        values = _glance(raster)
+        if self._fits(values):
+            return self.center, self.scale
+        unit = np.array(raster.encoding.scale)
+        if unit.min() > 0 and self._fits(values / unit.mean()):
+            return tuple((np.array(self.center) * unit).tolist()), tuple((np.array(self.scale) * unit).tolist())
+        warnings.warn(
+            f"{raster.name}: values reach {np.abs(values).max():g}, the normalization is made for about "
+            f"{self.scale[0]:g}: the result will be poor; state the range with normalization (kind: fixed, and the "
+            "scale that becomes 1)",
+            RadiometryWarning,
+            stacklevel=3,
+        )
+        return self.center, self.scale
+
+    def _fits(self, values: NDArray[np.float64]) -> bool:
+        """Whether the recipe brings the greater values anywhere near 1; no value and nothing but zeros fit anything."""
+        if not values.any():
+            return True
+        reach = float(np.percentile(np.abs(values - self.center[0]), 99.5)) / abs(max(self.scale))
+        return _LEAST_REACH <= reach <= _GREATEST_REACH
 
     def _floor(self, least: float | None) -> float | None:
         if self.nonnegative == "auto":
@@ -215,3 +250,18 @@ def _strided(window: Window, spatial: int, step: int) -> tuple[slice, ...]:
     """Slices that pick the pixels whose whole-raster index is a multiple of ``step``, inside a block of ``window``."""
     leading = (slice(None),) * (len(window) - spatial)
     return leading + tuple(slice((-part.start) % step, None, step) for part in window[len(leading) :])
+
+
+def _glance(raster: Raster) -> NDArray[np.float64]:
+    """The valid values of five small windows, in the middle and towards the corners, whatever the chunks."""
+    found = []
+    height, width = raster.grid.shape[-2:]
+    for row, column in ((0.5, 0.5), (0.15, 0.15), (0.15, 0.85), (0.85, 0.15), (0.85, 0.85)):
+        spatial = []
+        for part, n in ((row, height), (column, width)):
+            start = int(part * max(0, n - _GLANCE_PX))
+            spatial.append(slice(start, min(n, start + _GLANCE_PX)))
+        block = raster.read((*(slice(0, n) for n in raster.leading), *spatial))
+        found.append((block.values if block.valid is None else block.values[block.valid]).ravel())
+    values = np.concatenate(found).astype(np.float64)
+    return values[np.isfinite(values)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sciSR.errors import InputError
+from sciSR.encoding import Encoding
+from sciSR.errors import InputError, RadiometryWarning
 from sciSR.normalization import IntensityMap, Normalization
 from sciSR.raster import ArraySource, Raster
 
@@ -134,3 +136,44 @@ def test_no_value_at_all_is_an_error() -> None:
 def test_recipe_survives_its_plain_values() -> None:
     recipe = Normalization("percentile", low=1, high=99, per_channel=True, nonnegative="auto")
     assert Normalization.from_dict(recipe.to_dict()) == recipe
+
+
+REFLECTANCE = Normalization("fixed", scale=(10000.0,))
+DIGITAL = np.random.default_rng(4).gamma(2.0, 500.0, (2, 70, 80)).astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [(1e-4,), (1e-4, 2e-4)])
+def test_a_recipe_for_stored_numbers_is_restated_for_scaled_ones(scale: tuple[float, ...]) -> None:
+    stored = scene(DIGITAL)
+    unit = np.array(scale, np.float32)[:, None, None]
+    physical = scene(DIGITAL * unit).replace(encoding=Encoding("uint16", scale, (-0.1,)))
+    expected = REFLECTANCE.fit(stored).apply(DIGITAL, 0)
+    fitted = REFLECTANCE.fit(physical)
+    np.testing.assert_allclose(fitted.apply(DIGITAL * unit, 0), expected, rtol=1e-5)
+    np.testing.assert_allclose(fitted.invert(expected, 0), DIGITAL * unit, rtol=1e-5)
+
+
+def test_a_recipe_in_the_unit_of_scaled_values_stays() -> None:
+    kelvin = scene(DIGITAL * 0.01 + 270).replace(encoding=Encoding("uint16", (0.01,), (270.0,)))
+    recipe = Normalization("fixed", center=(250.0,), scale=(80.0,))
+    assert recipe.fit(kelvin) == IntensityMap((250.0,), (80.0,))
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e5])
+def test_values_far_from_the_recipe_are_told(factor: float) -> None:
+    with pytest.warns(RadiometryWarning, match="made for about 10000: the result will be poor"):
+        fitted = REFLECTANCE.fit(scene(DIGITAL * np.float32(factor)))
+    assert fitted == IntensityMap((0.0,), (10000.0,))
+
+
+@pytest.mark.parametrize("values", [np.zeros((1, 8, 8), np.uint16), np.full((1, 8, 8), np.nan, np.float32)])
+def test_nothing_but_zeros_or_holes_raises_no_doubt(values: NDArray[Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RadiometryWarning)
+        assert REFLECTANCE.fit(scene(values)).scale == (10000.0,)
+
+
+def test_hounsfield_units_are_never_restated() -> None:
+    volume = Raster.from_array(np.zeros((4, 5, 6), np.float32), affine=np.eye(4), axes="zyx")
+    volume = volume.replace(encoding=Encoding("int16", (0.01,)))
+    assert Normalization("fixed", center=(-1024.0,), scale=(4095.0,)).fit(volume).scale == (4095.0,)
