@@ -15,26 +15,7 @@ from sciSR.raster import Raster
 from sciSR.resampling import upsample
 from sciSR.sampling import Reference
 from sciSR.training import TrainingResult, train
-
-NETWORK = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
-QUICK: dict[str, Any] = {
-    "network": NETWORK,
-    "sensor": "generic-gaussian",
-    "patch": 8,
-    "batch": 4,
-    "validate_every": 3,
-    "validation_count": 1,
-    "device": "cpu",
-}
-
-
-def scene(seed: int = 0, size: int = 72, name: str = "scene") -> Raster:
-    """Smooth blobs with sharp edges, so that there is something to learn."""
-    y, x = np.mgrid[0:size, 0:size] / 6.0
-    values = np.sign(np.sin(x + seed) * np.cos(y * 1.3)) + 0.3 * np.sin(3 * x * y / 20)
-    return Raster.from_array(
-        (values * 100 + 500).astype(np.float32), affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name=name
-    )
+from tests.training_cases import QUICK, scene
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -166,6 +147,11 @@ def test_fine_tuning_starts_from_weights_and_their_card(tmp_path: Path) -> None:
     with torch.no_grad():
         assert float((before(x) - after(x)).abs().max()) < 0.1
         assert float((before(x) - upsample(x, (2, 2))).abs().max()) > 0
+
+
+def test_a_rate_can_be_found_first(tmp_path: Path) -> None:
+    result = go(tmp_path / "net.safetensors", learning_rate="auto")
+    assert 1e-6 < result.values["settings"]["learning_rate"] < 0.1
 
 
 def test_a_network_object_in_three_dimensions_with_a_factor_per_axis(tmp_path: Path) -> None:

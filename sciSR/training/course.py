@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.sampling import PairMaker
@@ -14,6 +18,7 @@ from sciSR.training.data import Data
 from sciSR.training.lessons import Lesson
 from sciSR.training.loop import DivergedError, Outcome, Progress, Settings, run
 from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
+from sciSR.training.trackers import Tracker, triptych
 from sciSR.training.validation import Validator
 
 __all__ = ["Course", "follow", "teach", "write"]
@@ -49,7 +54,13 @@ class Course:
 
 
 def follow(
-    course: Course, maker: PairMaker, *, resume: bool = False, progress: Progress | None = None
+    course: Course,
+    maker: PairMaker,
+    *,
+    resume: bool = False,
+    compiled: bool = False,
+    trackers: Sequence[Tracker] = (),
+    progress: Progress | None = None,
 ) -> TrainingResult:
     """Train, and write the checkpoint, its record and its curve.
 
@@ -58,19 +69,37 @@ def follow(
     """
     stop: DivergedError | None = None
     try:
-        outcome = teach(course, maker, resume=resume, progress=progress)
+        outcome = teach(course, maker, resume=resume, compiled=compiled, trackers=trackers, progress=progress)
     except DivergedError as error:
         stop, outcome = error, error.outcome
         course.network.load_state_dict(outcome.weights)
+    finally:
+        for tracker in trackers:
+            tracker.close()
     result = write(course, outcome, good=stop is None)
     if stop is not None:
         raise stop
     return result
 
 
-def teach(course: Course, maker: PairMaker, *, resume: bool = False, progress: Progress | None = None) -> Outcome:
+def teach(
+    course: Course,
+    maker: PairMaker,
+    *,
+    resume: bool = False,
+    compiled: bool = False,
+    trackers: Sequence[Tracker] = (),
+    progress: Progress | None = None,
+) -> Outcome:
     """Train; the network then has the weights to keep."""
     course.network.to(course.fabric.device)
+
+    def observe(record: Mapping[str, Any]) -> None:
+        for tracker in trackers:
+            tracker.record(record["step"], {key: value for key, value in record.items() if key != "step"})
+            if course.validator.crops:
+                tracker.picture(record["step"], _picture(course))
+
     outcome = run(
         course.fabric,
         course.network,
@@ -80,11 +109,19 @@ def teach(course: Course, maker: PairMaker, *, resume: bool = False, progress: P
         validator=course.validator if course.validator.crops else None,
         state=course.files.state,
         resume=resume,
-        observe=lambda record: None,
+        compiled=compiled,
+        observe=observe,
         progress=progress,
     )
     course.network.load_state_dict(outcome.weights)
     return outcome
+
+
+def _picture(course: Course) -> NDArray[np.uint8]:
+    """Input, result and truth of the first held-out crop."""
+    sample = course.validator.samples()[0]
+    with torch.no_grad():
+        return triptych(sample.low, course.network(sample.low.to(course.fabric.device)), sample.high)
 
 
 def write(

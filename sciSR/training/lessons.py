@@ -23,6 +23,10 @@ class Lesson(Protocol):
         """Whatever follows the network's own step; numbers for the history."""
         ...
 
+    def trim(self, weights: dict[str, Tensor]) -> None:
+        """Make weights, in place, what the lesson promises, before they are judged and kept."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to go on."""
         ...
@@ -47,6 +51,9 @@ class Supervised:
     def after(self, step: int) -> dict[str, float]:
         """Nothing follows."""
         return {}
+
+    def trim(self, weights: dict[str, Tensor]) -> None:
+        """All weights may stay as they are."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""

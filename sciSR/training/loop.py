@@ -49,6 +49,7 @@ class Settings:
     patience: int | None
     dry_run: bool
     augment: Augmentation
+    keep: str = "best"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for records."""
@@ -100,6 +101,7 @@ def run(
     validator: Validator | None,
     state: Path,
     resume: bool,
+    compiled: bool,
     observe: Callable[[Mapping[str, Any]], None],
     progress: Progress | None,
 ) -> Outcome:
@@ -114,6 +116,7 @@ def run(
         validator: scores on held-out crops; None: the last weights are kept.
         state: file in which the run is kept, so that it can go on.
         resume: go on from ``state`` if it is there.
+        compiled: run the network through torch.compile.
         observe: called with each record of the history.
         progress: called with (steps done, steps in all).
 
@@ -128,7 +131,7 @@ def run(
     optimizer = torch.optim.AdamW(
         network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
     )
-    model, optimizer = fabric.setup(network, optimizer)
+    model, optimizer = fabric.setup(torch.compile(network) if compiled else network, optimizer)
     average = MovingAverage(network, settings.ema)
     outcome = Outcome(weights=average.copy(), steps=settings.steps or 0)
     whole = _Run(fabric, network, optimizer, average, lesson, outcome, settings)
@@ -172,6 +175,7 @@ def run(
             if validator is not None and not settings.dry_run:
                 record |= whole.validated(validator)
             else:
+                lesson.trim(average.values)
                 outcome.weights = average.copy()
             outcome.history.append(record)
             outcome.seconds = clock.seconds
@@ -319,13 +323,16 @@ class _Run:
 
     def validated(self, validator: Validator) -> dict[str, float]:
         """Score the averaged weights, and keep them if they are the best."""
+        self.lesson.trim(self.average.values)
         trained = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average.values)
         scores = validator.score(self.network) if self.fabric.global_rank == 0 else {}
         self.network.load_state_dict(trained)
         score = mean_scores(list(self.fabric.broadcast(scores).values()))
-        if self.outcome.best is None or score.psnr > self.outcome.best:
+        better = self.outcome.best is None or score.psnr > self.outcome.best
+        if better:
             self.outcome.best, self.outcome.best_step = score.psnr, self.outcome.step
+        if better or self.settings.keep == "last":
             self.outcome.weights = self.average.copy()
         return {"psnr": score.psnr, "ssim": score.ssim}
 

@@ -15,6 +15,7 @@ from sciSR.networks.checkpoint import save_checkpoint
 from sciSR.networks.receptive import measure_halo
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
+from sciSR.resampling import mirror_pad
 from sciSR.sampling import Crop
 from sciSR.training.curve import draw_curve
 from sciSR.training.loop import Outcome, Settings
@@ -97,12 +98,12 @@ def write_outputs(
         files: where.
         values: of :func:`summary`.
         normalization: how values became its input.
-        validator: on whose crops the halo is measured, and whose sensor is stated.
-        crops: where the halo is measured if nothing was validated.
+        validator: whose sensor is stated, and on whose crops the halo is measured.
+        crops: where it is measured if there are none.
         bands: names of the channels.
         good: False: a run that went wrong; its weights get another name.
     """
-    halo = _halo(network, validator, crops)
+    halo = _halo(network, validator.crops or crops)
     save_checkpoint(
         network,
         files.target if good else files.diverged,
@@ -118,15 +119,19 @@ def write_outputs(
     draw_curve(files.curve, values["history"], title=values["name"], baselines=_levels(values["scores"]))
 
 
-def _halo(network: SRNetwork, validator: Validator, crops: Sequence[Crop]) -> tuple[int, ...]:
-    """The measured halo, on the largest crop there is."""
+def _halo(network: SRNetwork, crops: Sequence[Crop]) -> tuple[int, ...]:
+    """The measured halo, on the middle of the largest crop, mirrored where that is too small to try it."""
     spec = network.spec
     if not spec.exact_tiling or spec.receptive_radius is None:
         return spec.halo
-    crop = max(validator.crops or crops, key=lambda c: c.high.numel())
-    wanted = tuple(2 * r + 2 for r in spec.receptive_radius)
-    probe = Validator([crop], patch=wanted, scale=spec.scale, sensor=validator.sensor, count=1)
-    return measure_halo(network.to("cpu"), [probe.samples()[0].low])
+    sample = max(crops, key=lambda c: c.high.numel()).high[None]
+    for dim, radius in enumerate(spec.receptive_radius, 2):
+        n, wanted = sample.shape[dim], 2 * radius + 2
+        if n >= wanted:
+            sample = sample.narrow(dim, (n - wanted) // 2, wanted)
+        else:
+            sample = mirror_pad(sample, dim, (wanted - n) // 2, wanted - n - (wanted - n) // 2)
+    return measure_halo(network.to("cpu"), [sample])
 
 
 def summary(

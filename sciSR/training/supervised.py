@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from sciSR.degradation import Sensor
 from sciSR.errors import InputError, OutputExistsError
 from sciSR.losses import build_loss
+from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, PairMaker, Reference
+from sciSR.training.adversarial import AdversarialLesson, Game
+from sciSR.training.compression import DistilledLesson, PrunedLesson
 from sciSR.training.course import Course, follow
 from sciSR.training.data import as_references, gather, wide_enough
-from sciSR.training.lessons import Supervised
+from sciSR.training.lessons import Lesson, Supervised
 from sciSR.training.loop import Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
+from sciSR.training.rates import try_rates
 from sciSR.training.setup import (
     augmentation_of,
     band_names,
@@ -31,6 +36,7 @@ from sciSR.training.setup import (
     per_axis,
     sensor_of,
 )
+from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
 
 __all__ = ["train"]
@@ -53,7 +59,7 @@ def train(
     batch: int = 8,
     steps: int | None = None,
     minutes: float | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float | Literal["auto"] = 1e-3,
     warmup: int = 50,
     schedule: str = "cosine",
     final_learning_rate: float = 0.01,
@@ -63,6 +69,10 @@ def train(
     clip: float | None = 1.0,
     accumulate: int = 1,
     augment: Augmentation | Mapping[str, Any] | None = None,
+    adversarial: Game | Mapping[str, Any] | None = None,
+    teacher: SRNetwork | str | None = None,
+    teacher_weight: float = 0.7,
+    prune: float | None = None,
     precision: str = "float32",
     device: str = "auto",
     devices: int = 1,
@@ -75,6 +85,8 @@ def train(
     data_range: float = 1.0,
     patience: int | None = None,
     dry_run: bool = False,
+    compiled: bool = False,
+    trackers: Sequence[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -100,7 +112,7 @@ def train(
         batch: patches per step, over all devices.
         steps: how long to train; reproducible.
         minutes: how long to train, turned into steps once their speed is known; the record holds the steps.
-        learning_rate: the highest one.
+        learning_rate: the highest one; ``"auto"``: found by :func:`~sciSR.training.try_rates`.
         warmup: steps over which it rises to that.
         schedule: how it falls afterwards: cosine, step, constant.
         final_learning_rate: what is left of it at the end, as a part.
@@ -110,6 +122,10 @@ def train(
         clip: longest gradient; None: any.
         accumulate: batches per step.
         augment: what is varied from patch to patch: an Augmentation or its values.
+        adversarial: settings of a game against a discriminator, for a network that is trained already.
+        teacher: a larger network, or the name or file of one, whose output is a second target (distillation).
+        teacher_weight: share of that target.
+        prune: share of the weights to set to zero, the smallest, while the others adapt.
         precision: ``float32``, ``bf16`` or ``fp16`` arithmetic; weights stay float32.
         device: auto, cpu, cuda, mps.
         devices: processes or GPUs per node.
@@ -122,6 +138,8 @@ def train(
         data_range: of PSNR and SSIM, in normalised units.
         patience: validations without a better one after which to stop; None: never.
         dry_run: overfit the first batch, to see that the network can learn at all.
+        compiled: run the network through torch.compile: slower to start, faster on GPUs.
+        trackers: where to log: some of tensorboard, wandb, mlflow; None: tensorboard where it is installed.
         resume: go on where an interrupted run of the same settings stopped.
         overwrite: replace the output.
         progress: called with (steps done, steps in all).
@@ -150,7 +168,7 @@ def train(
         batch=batch,
         steps=steps,
         minutes=minutes,
-        learning_rate=learning_rate,
+        learning_rate=1e-3 if learning_rate == "auto" else learning_rate,
         warmup=warmup,
         schedule=schedule,
         final_learning_rate=final_learning_rate,
@@ -165,9 +183,10 @@ def train(
         patience=patience,
         dry_run=dry_run,
         augment=augmentation_of(augment),
+        keep="best" if adversarial is None and prune is None else "last",
     )
     wide_enough(settings.patch, net.spec.minimum)
-    lesson = Supervised(build_loss(loss, ndim=len(axes), data_range=data_range, sensor=physics, scale=scale))
+    objective = build_loss(loss, ndim=len(axes), data_range=data_range, sensor=physics, scale=scale)
     fabric = launch(device, devices, nodes, precision)
     torch.use_deterministic_algorithms(deterministic)
     data = gather(
@@ -192,6 +211,24 @@ def train(
         data_range=data_range,
         device=fabric.device,
     )
+    net.to(fabric.device)
+    lesson: Lesson = Supervised(objective.to(fabric.device))
+    if learning_rate == "auto":
+        found = try_rates(net, maker, lesson, settings, device=fabric.device)
+        log.info("learning rate %.2g, from a test of %d rates", found.suggestion, len(found.rates))
+        settings = replace(settings, learning_rate=found.suggestion)
+    if teacher is not None:
+        lesson = DistilledLesson(objective, _teacher(teacher, net).to(fabric.device), teacher_weight)
+    if adversarial is not None:
+        game = Game.of(adversarial)
+        game.check(isinstance(network, str) or net.card is not None)
+        torch.manual_seed(seed)
+        referee = game.referee(len(axes), net.spec.out_channels).to(fabric.device)
+        lesson = AdversarialLesson(objective, game, referee, settings.learning_rate, fabric)
+    if prune is not None:
+        if steps is None:
+            raise InputError("prune: the zeros come over a known number of steps; give steps, not minutes")
+        lesson = PrunedLesson(lesson, net, prune, steps)
     course = Course(
         fabric=fabric,
         network=net,
@@ -204,4 +241,21 @@ def train(
         files=Files(target),
         name=name or target.name.removesuffix(".safetensors"),
     )
-    return follow(course, maker, resume=resume, progress=progress)
+    watchers = (
+        open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
+        if fabric.global_rank == 0
+        else []
+    )
+    return follow(course, maker, resume=resume, compiled=compiled, trackers=watchers, progress=progress)
+
+
+def _teacher(given: SRNetwork | str, student: SRNetwork) -> SRNetwork:
+    """The larger network, checked against the smaller one."""
+    teacher = load_network(given) if isinstance(given, str) else given
+    theirs, ours = ((n.spec.scale, n.spec.in_channels, n.spec.out_channels, n.spec.axes) for n in (teacher, student))
+    if theirs != ours:
+        raise InputError(
+            f"teacher: scale {theirs[0]}, channels {theirs[1]} to {theirs[2]}; the network has scale {ours[0]}, "
+            f"channels {ours[1]} to {ours[2]}"
+        )
+    return teacher

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sciSR.degradation import degrade
+from sciSR.errors import InputError, OutputExistsError
+from sciSR.inference import upscale
+from sciSR.metrics import psnr
+from sciSR.networks import load_network
+from sciSR.raster import Raster
+from sciSR.training import train_self
+from tests.training_cases import scene, volume
+
+FRESH: dict[str, Any] = {
+    "network": {"family": "edsr", "scale": {"z": 4}, "features": 8, "blocks": 2},
+    "sensor": "mri-thick",
+    "device": "cpu",
+}
+
+
+def thick(fine: Raster, factor: int = 4) -> Raster:
+    """What a scan with thick slices sees of a volume, in memory."""
+    low = degrade(fine, {"z": factor}, sensor="mri-thick")
+    return Raster.from_array(low.read().values, affine=low.grid.center_affine, axes="zyx", name="thick")
+
+
+def test_the_plane_teaches_the_slices(tmp_path: Path) -> None:
+    fine = volume((64, 64, 64))
+    scan = thick(fine)
+    done: list[tuple[int, int]] = []
+    result = train_self(scan, tmp_path / "own.safetensors", **FRESH, steps=60, rounds=2, patch=12,
+                        learning_rate=3e-3, progress=lambda a, b: done.append((a, b)))  # fmt: skip
+    assert done[-1] == (120, 120)
+    network = load_network(result.path)
+    assert network.card is not None
+    assert network.card.sensor is not None
+    assert result.values["mode"] == "self"
+    assert [h["step"] for h in result.values["history"]] == [60, 120]
+    truth = fine.read().values
+    span = float(truth.max() - truth.min())
+    own = psnr(upscale(scan, network).read().values, truth, data_range=span)
+    cubic = psnr(upscale(scan, "cubic", scale={"z": 4}).read().values, truth, data_range=span)
+    assert own > cubic + 0.3
+
+
+def test_it_is_deterministic(tmp_path: Path) -> None:
+    options: dict[str, Any] = FRESH | {"steps": 4, "rounds": 2, "patch": 8}
+    first = train_self(thick(volume()), tmp_path / "a" / "own.safetensors", **options).path
+    assert (
+        first.read_bytes()
+        == train_self(thick(volume()), tmp_path / "b" / "own.safetensors", **options).path.read_bytes()
+    )
+
+
+def test_an_isotropic_network_learns_from_the_scan_made_coarser(tmp_path: Path) -> None:
+    network = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
+    options: dict[str, Any] = {
+        "network": network,
+        "sensor": "mri",
+        "steps": 3,
+        "rounds": 1,
+        "patch": 8,
+        "device": "cpu",
+    }
+    result = train_self(volume(), tmp_path / "own.safetensors", **options)
+    assert load_network(result.path).spec.scale == (2, 2, 2)
+
+
+@pytest.mark.parametrize(("width", "expected"), [("header", 1.0), (0.7, 0.7)])
+def test_the_slice_width_is_in_the_checkpoint(tmp_path: Path, width: Any, expected: float) -> None:
+    result = train_self(
+        thick(volume()), tmp_path / "own.safetensors", **FRESH, steps=1, rounds=1, patch=8, slice_width=width
+    )
+    card = load_network(result.path).card
+    assert card is not None
+    assert card.sensor is not None
+    assert card.sensor.z.fwhm == expected
+
+
+def test_what_cannot_learn_from_itself_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "own.safetensors"
+    with pytest.raises(InputError, match="2 spatial axes came, the network has 3"):
+        train_self(scene(), target, **(FRESH | {"network": FRESH["network"] | {"ndim": 3}}))
+    series = Raster.from_array(np.zeros((2, 8, 8, 8)), affine=np.eye(4), axes="tzyx", name="series")
+    with pytest.raises(InputError, match="one volume or band"):
+        train_self(series, target, **FRESH)
+    odd = {"family": "edsr", "scale": {"z": 2, "x": 2}, "features": 4, "blocks": 1}
+    with pytest.raises(InputError, match=r"network of scale \(2, 1, 2\) came"):
+        train_self(volume(), target, **(FRESH | {"network": odd}))
+    with pytest.raises(InputError, match="slice_width: 'thin' came"):
+        train_self(thick(volume()), target, **FRESH, slice_width="thin")  # type: ignore[arg-type]
+    target.write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        train_self(thick(volume()), target, **FRESH)

@@ -1,0 +1,37 @@
+"""A small scene and settings that the tests of training share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sciSR.raster import Raster
+
+QUICK: dict[str, Any] = {
+    "network": {"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+    "sensor": "generic-gaussian",
+    "patch": 8,
+    "batch": 4,
+    "validate_every": 3,
+    "validation_count": 1,
+    "device": "cpu",
+    "trackers": (),
+}
+"""Settings of a run of seconds."""
+
+
+def scene(seed: int = 0, size: int = 72, name: str = "scene") -> Raster:
+    """Smooth blobs with sharp edges, so that there is something to learn."""
+    y, x = np.mgrid[0:size, 0:size] / 6.0
+    values = np.sign(np.sin(x + seed) * np.cos(y * 1.3)) + 0.3 * np.sin(3 * x * y / 20)
+    return Raster.from_array(
+        (values * 100 + 500).astype(np.float32), affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name=name
+    )
+
+
+def volume(shape: tuple[int, int, int] = (48, 48, 48), name: str = "volume") -> Raster:
+    """Blobs of several sizes with sharp edges in three dimensions."""
+    z, y, x = np.mgrid[tuple(slice(0, n) for n in shape)] / 5.0
+    values = np.sign(np.sin(x + 0.3 * z) * np.cos(y * 1.3) + np.sin(1.7 * z)) + 0.2 * np.cos(2.5 * x)
+    return Raster.from_array((values * 100 + 300).astype(np.float32), affine=np.eye(4), axes="zyx", name=name)
