@@ -143,14 +143,16 @@ def types_stay(folder: Path) -> None:
 
 def values_saturate(folder: Path) -> None:
     def make(path: Path) -> None:
-        steps = np.where(np.arange(24) < 12, 0, 65535).astype(np.uint16) + np.zeros((1, 24, 1), np.uint16)
+        steps = np.where(np.arange(24) < 12, 0, 65235).astype(np.uint16) + values_of((1, 24, 24)) % 300
         with write(path, steps, transform=NORTH_UP, crs=UTM):
             pass
 
     with pair(folder, make) as (_, new):
-        values = new.read(1).astype(int)
-        assert (values[:, :16].max(), values[:, 32:].min()) == (0, 65535)
-        assert (np.diff(values, axis=1)[:, 20:27] >= 0).all()  # overshoot is cut off, nothing comes round
+        values = new.read(1)
+        assert (values.min(), values.max()) == (0, 65535)
+        # the cubic overshoots beside the edge by thousands: that is cut off, and nothing comes round
+        assert values[:, :22].max() < 5000
+        assert values[:, 26:].min() > 60_000
 
 
 def bright_values_survive(folder: Path) -> None:
