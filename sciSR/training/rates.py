@@ -66,8 +66,8 @@ def try_rates(
 ) -> RateTest:
     """The range test of Smith 2017 (arXiv:1506.01186, section 3.3), on a copy of the network.
 
-    The rate rises evenly in its logarithm, on one and the same batch, so that patches which are harder than others do not
-    hide the rate's doing. The test ends where the loss is four times the least or is not finite.
+    The rate rises evenly in its logarithm, on one and the same batch, so that patches which are harder than others do
+    not hide the rate's doing. The test ends where the loss is four times the least or is not finite.
 
     Args:
         network: stays as it is.
