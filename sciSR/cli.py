@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong input or usage, 130 interrupted. Every mes
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -123,6 +124,9 @@ def _prepare(console: Console, debug: bool) -> None:
         if issubclass(category, SciSRWarning) or debug:
             console.warn(str(message))
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a letter shows another, and does not fail
     warnings.showwarning = show
     warnings.simplefilter("always", SciSRWarning)
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="scisr: %(name)s: %(message)s")

@@ -37,8 +37,8 @@ class Watcher(Protocol):
         """Something that failed, while the run goes on."""
         ...
 
-    def step(self, name: str) -> Progress:
-        """A step begins; the function given is called as it proceeds."""
+    def step(self, name: str, unit: str = "px") -> Progress:
+        """A step begins, counted in ``unit``; the function given is called as it proceeds."""
         ...
 
 
@@ -60,7 +60,7 @@ class LogWatcher:
         """An ERROR line."""
         _log.error("%s", text)
 
-    def step(self, name: str) -> Progress:
+    def step(self, name: str, unit: str = "px") -> Progress:
         """The function given, or one that does nothing."""
         _log.info("%s", name)
         return self._progress or (lambda done, total: None)
@@ -98,12 +98,12 @@ class Console:
         """One line ``scisr: error: …`` on stderr."""
         self._complain(f"scisr: error: {one_line(text)}")
 
-    def step(self, name: str) -> Progress:
+    def step(self, name: str, unit: str = "px") -> Progress:
         """A progress bar on a terminal, sparse lines elsewhere, nothing when quiet."""
         self.clear()
         if self.quiet:
             return lambda done, total: None
-        return self._bar_step(name) if self._err.isatty() else self._line_step(name)
+        return self._bar_step(name, unit) if self._err.isatty() else self._line_step(name, unit)
 
     def clear(self) -> None:
         """End the progress bar, if there is one."""
@@ -117,10 +117,10 @@ class Console:
         self._err.write(text + "\n")
         self._err.flush()
 
-    def _bar_step(self, name: str) -> Progress:
+    def _bar_step(self, name: str, unit: str) -> Progress:
         from tqdm import tqdm
 
-        bar = tqdm(desc=name, unit="px", unit_scale=True, file=self._err, leave=False, dynamic_ncols=True)
+        bar = tqdm(desc=name, unit=unit, unit_scale=unit == "px", file=self._err, leave=False, dynamic_ncols=True)
         self._bar = bar
 
         def advance(done: int, total: int) -> None:
@@ -133,7 +133,7 @@ class Console:
 
         return advance
 
-    def _line_step(self, name: str) -> Progress:
+    def _line_step(self, name: str, unit: str) -> Progress:
         start = time.monotonic()
         last = [0.0, start]  # share and time of the last line
 
@@ -145,11 +145,15 @@ class Console:
             last[:] = [share, now]
             spent = now - start
             left = f", {clock(spent / share * (1 - share))} left" if 0 < share < 1 else ""
-            rate = f", {done / spent / 1e6:.2f} Mpx/s" if spent > 0.05 else ""
+            rate = f", {_rate(done / spent, unit)}" if spent > 0.05 else ""
             self._err.write(f"{name}: {share:.0%} in {clock(spent)}{rate}{left}\n")
             self._err.flush()
 
         return advance
+
+
+def _rate(per_second: float, unit: str) -> str:
+    return f"{per_second / 1e6:.2f} Mpx/s" if unit == "px" else f"{per_second:.2f} {unit}/s"
 
 
 def clock(seconds: float) -> str:

@@ -30,7 +30,7 @@ def train_network(section: TrainSection, *, overwrite: bool, resume: bool, watch
         validation=references(section.validation),
         overwrite=overwrite,
         resume=resume,
-        progress=watcher.step("training"),
+        progress=watcher.step("training", "step"),
         **arguments,
     )
 

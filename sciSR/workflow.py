@@ -249,7 +249,9 @@ class _Run:
         options = self.workflow.output.options
         if self.scheduler is not None:
             check_target(result, job.output, overwrite=self.overwrite, **options)
-            compute_parts(result, job.output, self.scheduler, progress=self.watcher.step("parts on the cluster"))
+            compute_parts(
+                result, job.output, self.scheduler, progress=self.watcher.step("parts on the cluster", "part")
+            )
             resume = True
         progress = self.watcher.step(job.output.name)
         save_raster(result, job.output, overwrite=self.overwrite, resume=resume, progress=progress, **options)

@@ -143,6 +143,15 @@ def test_a_reader_that_has_enough_is_no_error(volume: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+def test_a_terminal_without_our_letters_is_no_error(tmp_path: Path) -> None:
+    affine = np.array([[0.8, -0.3, 0, 0], [0.3, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    source = write_volume(tmp_path / "a.nii", affine=affine)
+    done = python("-m", "sciSR", "info", str(source), env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "? oblique" in done.stdout
+    assert done.stderr == ""
+
+
 # ---- upscale
 
 

@@ -101,3 +101,15 @@ def test_programs_follow_through_logging(caplog: pytest.LogCaptureFixture) -> No
         ("INFO", "said"), ("WARNING", "warned"), ("ERROR", "failed"),
     ]  # fmt: skip
     assert seen == [(1, 2)]
+
+
+def test_steps_are_counted_in_their_own_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("sciSR.console.time.monotonic", lambda: now[0])
+    console, _, err = made()
+    for unit, expected in (("step", "25.00 step/s"), ("px", "0.00 Mpx/s")):
+        start = now[0]
+        advance = console.step("work", unit)
+        now[0] = start + 2.0
+        advance(50, 100)
+        assert f"work: 50% in 2.0 s, {expected}, 2.0 s left" in err.getvalue()

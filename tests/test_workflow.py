@@ -38,7 +38,7 @@ class Listener:
     def problem(self, text: str) -> None:
         self.problems.append(text)
 
-    def step(self, name: str) -> Any:
+    def step(self, name: str, unit: str = "px") -> Any:
         calls = self.steps.setdefault(name, [])
         return lambda done, total: calls.append((done, total))
 
@@ -251,7 +251,7 @@ def test_an_input_that_fails_in_the_middle_does_not_stop_the_others(
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Impatient(Listener):
-        def step(self, name: str) -> Any:
+        def step(self, name: str, unit: str = "px") -> Any:
             def stop(done: int, total: int) -> None:
                 raise KeyboardInterrupt
 
