@@ -186,8 +186,9 @@ _HARMLESS: list[Any] = [
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
     type(np.dtype(np.int64)),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    # what pickles of numpy 1 and 2 call the function that makes a number of them
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
 ]
 """What training programs leave beside the weights (a best PSNR, the settings): plain data without behaviour."""
 
