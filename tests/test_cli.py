@@ -339,7 +339,9 @@ def test_check_warns_of_what_the_run_will_warn_of(
     weights = write_weights(tmp_path / "w.safetensors", ndim=3)
     workflow = written(tmp_path / "w.yaml", f"input: {volume}\nupscale: {{network: {weights}, scale: 3}}\n")
     assert main(["check", str(workflow), "-o", str(tmp_path / "o")]) == 0
-    lines = capsys.readouterr().err.splitlines()
+    captured = capsys.readouterr()
+    assert "GB of memory, 0" in captured.out, "a time of less than a second"
+    lines = captured.err.splitlines()
     assert lines
     assert all(line.startswith("scisr: warning: ") for line in lines)
     assert main(["run", str(workflow), "-o", str(tmp_path / "o"), "-q"]) == 0

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import time
+from typing import TYPE_CHECKING
 
-from sciSR.config import load_workflow, workflow_reference, workflow_schema
-from sciSR.console import Console
+from sciSR.config import Workflow, load_workflow, workflow_reference, workflow_schema
+from sciSR.console import Console, clock
 from sciSR.errors import InputError
 
+if TYPE_CHECKING:
+    from sciSR.preflight import Outlook, Preflight
+
 __all__ = ["run"]
+
+_PROBE = {2: 96, 3: 24}
+"""Pixels per axis of the tile that is timed; its halo comes on top."""
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -22,7 +31,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.workflow is None:
         raise InputError("check: no workflow came; name a file, such as scisr check workflows/mri_x2.yaml")
-    from sciSR.preflight import Preflight, check_workflow
+    from sciSR.preflight import check_workflow
     from sciSR.record import is_record, read_record
     from sciSR.remake import recorded_workflow
 
@@ -34,7 +43,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.output is not None:
         place = workflow.output.model_copy(update={"path": arguments.output})
         workflow = workflow.model_copy(update={"output": place})
-    found: Preflight = check_workflow(workflow, overwrite=arguments.overwrite)
+    found = check_workflow(workflow, overwrite=arguments.overwrite)
     for note in found.notes:
         console.warn(note)
     for error in found.errors:
@@ -44,14 +53,60 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         console.problem(text if job.input in text or str(job.output) in text else f"{job.input}: {text}")
     if found.errors or found.refused:
         return 2
+    cost = _seconds_per_pixel(found, workflow) if found.outlooks else None
     for outlook in found.outlooks:
-        shapes = ["x".join(str(n) for n in r.shape[::-1]) for r in (outlook.input, outlook.result)]
-        spacing = "x".join(f"{v:.4g}" for v in list(outlook.result.grid.spacing.values())[::-1])
+        console.answer(_told(outlook, cost))
+    if cost is not None and len(found.outlooks) > 1:
         console.answer(
-            f"{outlook.job.input} -> {outlook.job.output}: {shapes[0]} -> {shapes[1]}, "
-            f"{spacing} {outlook.result.grid.unit or 'units'}, about {outlook.disk_bytes / 1e6:,.1f} MB on disk, "
-            f"{outlook.memory_bytes / 1e9:,.1f} GB of memory"
+            f"all {len(found.outlooks)} inputs: about {clock(sum(_seconds(o, cost) for o in found.outlooks))}"
         )
     steps = [step for step in ("train", "upscale", "degrade", "evaluate", "report") if getattr(workflow, step)]
     console.answer(f"{name}: no error found; steps: {', '.join(steps)}")
     return 0
+
+
+def _told(outlook: Outlook, cost: float | None) -> str:
+    """One line: what becomes of an input, and what it takes."""
+    shapes = ["x".join(str(n) for n in r.shape[::-1]) for r in (outlook.input, outlook.result)]
+    spacing = "x".join(f"{v:.4g}" for v in list(outlook.result.grid.spacing.values())[::-1])
+    spent = "" if cost is None else f", {clock(_seconds(outlook, cost))}"
+    return (
+        f"{outlook.job.input} -> {outlook.job.output}: {shapes[0]} -> {shapes[1]}, "
+        f"{spacing} {outlook.result.grid.unit or 'units'}, about {outlook.disk_bytes / 1e6:,.1f} MB on disk, "
+        f"{outlook.memory_bytes / 1e9:,.1f} GB of memory{spent}"
+    )
+
+
+def _seconds(outlook: Outlook, cost: float) -> float:
+    return cost * math.prod(outlook.input.shape)
+
+
+def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
+    """Time of the network per input value, from one small tile in the middle; None for classical methods."""
+    from sciSR.networks.spec import SRNetwork
+    from sciSR.normalization import Normalization
+    from sciSR.steps import refined
+
+    first, section = found.outlooks[0], workflow.upscale
+    if section is None or not isinstance(found.model, SRNetwork):
+        return None
+    section = section.model_copy(update={"scale": None, "target_spacing": None})
+    size = _PROBE[found.model.spec.ndim]
+    precision = "float32" if section.precision in ("auto", "int8") else section.precision
+    plain = {"precision": precision, "backend": "torch", "normalization": Normalization(), "workers": 1}
+    probe = refined(first.input, found.model, section, tile=size, **plain)
+    lead = len(probe.leading)
+    spatial = tuple(slice(n // 2, n // 2 + 1) for n in probe.grid.shape)
+    window = (
+        *(slice(0, 1) if a == "t" else slice(0, n) for a, n in zip(probe.axes[:lead], probe.leading, strict=True)),
+        *spatial,
+    )
+    probe.read(window)  # the first run also sets things up
+    start = time.perf_counter()
+    plan = refined(first.input, found.model, section, tile=size, **plain)
+    plan.read(window)
+    spent = time.perf_counter() - start
+    facts = plan.source.record()  # type: ignore[attr-defined]  # the engine's sources tell it
+    tile, halo, shape = (facts["plan"][key] for key in ("tile", "halo", "shape"))
+    pixels = math.prod(min(t + 2 * h, n) for t, h, n in zip(tile, halo, shape, strict=True))
+    return float(spent / (pixels * len(first.input.channels)))
