@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciSR.encoding import Encoding, stored_mark
@@ -151,6 +151,7 @@ def test_an_offset_must_be_finite() -> None:
         Encoding("uint8", offset=(np.inf,))
 
 
+@settings(deadline=None)
 @given(
     dtype=st.sampled_from(INTEGERS),
     nodata=st.one_of(st.none(), st.integers(-(2**40), 2**40).map(float)),

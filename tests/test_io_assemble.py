@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciSR.errors import RunError
@@ -14,6 +14,7 @@ from sciSR.io.assemble import ChunkAssembler
 from sciSR.raster import Block, windows
 
 
+@settings(deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)),
     chunks=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),

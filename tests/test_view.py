@@ -14,7 +14,7 @@ import pytest
 import rioxarray
 import xarray
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciSR.encoding import Encoding
@@ -341,6 +341,7 @@ def test_words_are_no_values() -> None:
         from_xarray(xarray.DataArray(np.full((2, 2), "a"), dims=("y", "x")))
 
 
+@settings(deadline=None)
 @given(
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     entries=st.tuples(*[st.floats(-100, 100).filter(lambda v: abs(v) > 1e-2)] * 2, st.floats(-1, 1), st.floats(-1, 1)),
