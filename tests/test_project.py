@@ -306,6 +306,60 @@ def test_readme_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "PSNR" in capsys.readouterr().out.upper()
 
 
+WEIGHTS = {
+    "mri-x2": "near-isotropic MRI, twice finer along every axis",
+    "mri-z4": "thick-slice MRI, four slices for one",
+    "ct-x2": "CT in HU, twice finer along every axis",
+    "s2-x2": "Sentinel-2 B02 B03 B04 B08, twice finer",
+}
+
+
+def weights_table() -> str:
+    """What README says of the shipped weights, from the records of their training."""
+    lines = [
+        "| weights | judged on | cubic | ibp | network | sensor 20 % narrower | 20 % wider | noise |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, task in WEIGHTS.items():
+        record = json.loads((ROOT / f"docs/training/{name}.train.json").read_text(encoding="utf-8"))
+        held_out = {item["name"] for item in record["data"] if item["role"] != "training" or item.get("held_out")}
+        trained = {item["name"] for item in record["data"] if item["role"] == "training"}
+        scores = record["scores"]
+        size = (ROOT / f"sciSR/weights/{name}.safetensors").stat().st_size / 1e6
+        title = f"**{name}**: {task}; {size:.1f} MB"
+        for subject, matched in scores["matched"].items():
+            file = re.split(r"#| \(", subject)[0]
+            assert file in held_out
+            part = ", held-out part" if file in trained else ""
+            scan = re.sub(r"\.nii\.gz|\.tif", "", subject).replace("#", ", copy ") + part
+            shown = [f"{matched[method]['psnr']:.2f} / {matched[method]['ssim']:.3f}" for method in matched]
+            assert list(matched) == ["cubic", "ibp", "network"]
+            gains = []
+            for condition in ("narrower", "wider", "noisy"):
+                found = {method: score["psnr"] for method, score in scores[condition][subject].items()}
+                gains.append(f"{found['network'] - found['cubic']:+.1f} / {found['network'] - found['ibp']:+.1f}")
+            lines.append("| " + " | ".join([title, scan, *shown, *gains]) + " |")
+            title = ""
+    return "\n".join(lines) + "\n"
+
+
+def test_readme_says_how_good_the_weights_are() -> None:
+    """The table of README is that of the training records; ``SCISR_WRITE_DOCS=1`` writes it."""
+    pattern = re.compile(r"(?<=<!-- weights -->\n).*?(?=<!-- /weights -->)", re.DOTALL)
+    if os.environ.get("SCISR_WRITE_DOCS"):
+        (ROOT / "README.md").write_text(pattern.sub(lambda _: weights_table(), README), encoding="utf-8")
+        return
+    found = pattern.search(README)
+    assert found is not None
+    assert found[0] == weights_table(), "README.md: the table of weights is stale; run with SCISR_WRITE_DOCS=1"
+
+
+def test_every_shipped_weight_is_told_and_small() -> None:
+    shipped = {path.stem: path.stat().st_size for path in ROOT.glob("sciSR/weights/*.safetensors")}
+    assert set(shipped) == set(WEIGHTS)
+    assert max(shipped.values()) < 2_000_000
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=named)
 def test_workflows_are_valid(path: Path) -> None:
     from sciSR.config import load_workflow
