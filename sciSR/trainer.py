@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sciSR.batch import expand_inputs
 from sciSR.config import ReferenceSection, TrainSection
 from sciSR.console import Watcher
 from sciSR.io import open_raster
+from sciSR.raster import Raster
 from sciSR.sampling import Reference
 from sciSR.training import TrainingResult, train
 
 __all__ = ["references", "train_network"]
 
 
-def train_network(section: TrainSection, *, overwrite: bool, resume: bool, watcher: Watcher) -> TrainingResult:
+def train_network(
+    section: TrainSection, scans: Sequence[Raster] = (), *, overwrite: bool, resume: bool, watcher: Watcher
+) -> TrainingResult:
     """Train as the section says.
+
+    Args:
+        section: the settings.
+        scans: what is learned from where the section names no references.
+        overwrite: replace the checkpoint.
+        resume: go on where an interrupted run stopped.
+        watcher: is told of the progress.
 
     Raises:
         MissingFileError: a reference is not there.
@@ -25,7 +35,7 @@ def train_network(section: TrainSection, *, overwrite: bool, resume: bool, watch
     """
     arguments: dict[str, Any] = section.model_dump(exclude={"references", "validation", "output"})
     return train(
-        references(section.references),
+        references(section.references) or [Reference(scan) for scan in scans],
         section.output,
         validation=references(section.validation),
         overwrite=overwrite,

@@ -200,7 +200,9 @@ class _Run:
     def _train(self) -> Path:
         section = self.workflow.train
         assert section is not None
-        trained = train_network(section, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
+        source = None if section.references else self.workflow.input
+        scans = [] if source is None else [open_input(source, [path]) for path in expand_inputs(source.path)]
+        trained = train_network(section, scans, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
         self.training = {"settings": section.model_dump(mode="json"), "scores": dict(trained.values).get("scores")}
         self.watcher.say(f"weights  {trained.path}")
         self.watcher.say(f"curve    {trained.curve}")

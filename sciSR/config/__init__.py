@@ -13,7 +13,7 @@ from sciSR.config.schema import (
     Section,
     UpscaleSection,
 )
-from sciSR.config.train import AugmentSection, ReferenceSection, TrainSection
+from sciSR.config.train import AugmentSection, GameSection, ReferenceSection, SearchSection, TrainSection
 from sciSR.config.values import parse_factors
 from sciSR.config.workflow_file import Workflow
 
@@ -22,11 +22,13 @@ __all__ = [
     "ConsistencySection",
     "DegradeSection",
     "EvaluateSection",
+    "GameSection",
     "InputSection",
     "NormalizationSection",
     "OutputSection",
     "ReferenceSection",
     "ReportSection",
+    "SearchSection",
     "Section",
     "TrainSection",
     "UpscaleSection",

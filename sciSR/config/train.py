@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sciSR.config.schema import NormalizationSection, Section
 from sciSR.config.values import AxisName, Paths, Pixels
 
-__all__ = ["AugmentSection", "ReferenceSection", "TrainSection"]
+__all__ = ["AugmentSection", "GameSection", "ReferenceSection", "SearchSection", "TrainSection"]
 
 _Range = tuple[float, float]
 
@@ -59,15 +59,51 @@ class AugmentSection(Section):
     """Least and greatest standard deviation of the noise of the coarse patch, in normalised units."""
 
 
+class GameSection(Section):
+    """Adversarial training: :class:`sciSR.training.Game`."""
+
+    kind: Literal["vanilla", "least_squares", "wgan_gp", "relativistic"] = "relativistic"
+    """The game."""
+    weight: float = Field(default=5e-3, gt=0)
+    """Of the adversarial term beside the loss."""
+    discriminator: Literal["patch", "vgg"] = "patch"
+    """What judges."""
+    features: int = Field(default=32, ge=1)
+    """Channels of the discriminator's first layer."""
+    layers: int | None = Field(default=None, ge=1)
+    """Of the discriminator; null: its own default."""
+    learning_rate: float = Field(default=1.0, gt=0)
+    """The discriminator's, as a part of the network's."""
+    force: bool = False
+    """Start although the network was never trained without a game."""
+
+
+class SearchSection(Section):
+    """Width and depth under a budget of operations: :class:`sciSR.training.Search`."""
+
+    features: tuple[int, int] = (8, 64)
+    """Least and greatest width."""
+    blocks: tuple[int, int] = (1, 16)
+    """Least and greatest depth."""
+    gflop: float = Field(default=100.0, gt=0)
+    """Most operations per million output pixels, in 10^9."""
+    trials: int = Field(default=12, ge=1)
+    """Networks to train."""
+    steps: int = Field(default=200, ge=1)
+    """Of each trial."""
+
+
 class TrainSection(Section):
     """From scans or scenes to a checkpoint: :func:`sciSR.train`."""
 
-    references: tuple[ReferenceSection, ...]
-    """What to learn from."""
+    references: tuple[ReferenceSection, ...] = ()
+    """What to learn from; for ``mode: self`` left away: the workflow's input."""
     output: str
     """The checkpoint, ``.safetensors``."""
     network: str | dict[str, Any]
     """Weights to start from, by name or file; or a new network: its ``family`` and that family's arguments."""
+    mode: Literal["supervised", "self"] = "supervised"
+    """``self``: learn from one scan with thick slices alone: what its plane shows, across its slices."""
     validation: tuple[ReferenceSection, ...] = ()
     """Other rasters to be judged on."""
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
@@ -88,8 +124,12 @@ class TrainSection(Section):
     """How long to train; reproducible."""
     minutes: float | None = Field(default=None, gt=0)
     """How long to train, turned into steps once their speed is known."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """The highest one."""
+    rounds: int = Field(default=2, ge=1)
+    """For ``mode: self``: how often the estimate of the fine volume is renewed; each round takes ``steps``."""
+    slice_width: float | Literal["header", "spectrum"] = "header"
+    """For ``mode: self``: thickness of a slice as a part of the spacing; ``header``: the sidecar's, or one spacing."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3
+    """The highest one; ``auto``: found by a test over rising ones."""
     warmup: int = Field(default=50, ge=0)
     """Steps over which it rises to that."""
     schedule: str = "cosine"
@@ -98,8 +138,8 @@ class TrainSection(Section):
     """What is left of it at the end, as a part."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Of AdamW."""
-    loss: str | dict[str, float] = "l1"
-    """Name of a loss, or ``{name: weight}``."""
+    loss: str | dict[str, float | dict[str, Any]] = "l1"
+    """Name of a loss, ``{name: weight}``, or ``{name: {weight: …, option: …}}``."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the moving average of the weights, which is what is kept."""
     clip: float | None = Field(default=1.0, gt=0)
@@ -108,6 +148,16 @@ class TrainSection(Section):
     """Batches per step."""
     augment: AugmentSection | None = None
     """What is varied from patch to patch."""
+    adversarial: GameSection | None = None
+    """A game against a discriminator, for a network that is trained already."""
+    teacher: str | None = None
+    """Name or file of a larger network whose output is a second target."""
+    teacher_weight: float = Field(default=0.7, gt=0, le=1)
+    """Share of that target."""
+    prune: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the weights to set to zero, the smallest, while the others adapt."""
+    search: SearchSection | None = None
+    """Find width and depth of the network first."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Arithmetic; weights stay float32."""
     device: str = "auto"
@@ -116,6 +166,8 @@ class TrainSection(Section):
     """Processes or GPUs per node."""
     nodes: int = Field(default=1, ge=1)
     """Machines."""
+    cache_gb: float | None = Field(default=None, gt=0)
+    """Memory for decoded references, in 10^9 bytes; more is read part by part. null: all are held."""
     seed: int = 0
     """Of everything random."""
     deterministic: bool = False
@@ -132,12 +184,18 @@ class TrainSection(Section):
     """Validations without a better one after which to stop; null: never."""
     dry_run: bool = False
     """Overfit the first batch, to see that the network can learn at all."""
+    compiled: bool = False
+    """Run the network through torch.compile."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] | None = None
+    """Where to log; null: TensorBoard where it is installed."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give steps or minutes, one of them")
-        if not self.references:
+        if self.mode == "self" and self.steps is None:
+            raise ValueError("mode self counts in steps; give steps, those of one round")
+        if not self.references and self.mode == "supervised":
             raise ValueError("references is empty; name at least one fine raster")
         if "auto" in (self.patch, self.validation_patch) or self.patch is None:
             raise ValueError("patch and validation_patch are whole numbers of pixels")

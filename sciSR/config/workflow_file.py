@@ -49,6 +49,8 @@ class Workflow(Section):
             raise ValueError("no step to do; expected a section train, upscale or degrade")
         if (self.upscale is not None or self.degrade is not None) and self.input is None:
             raise ValueError("the key input is missing; name a file, a pattern or a list (--set input=FILE)")
+        if self.train is not None and not self.train.references and self.input is None:
+            raise ValueError("train.references and input are both missing; name the scan to learn from")
         if self.upscale is not None and self.upscale.network is None and self.train is None:
             raise ValueError("upscale.network is missing; name shipped weights, a file or a classical method")
         if self.upscale is None and (self.evaluate or self.report or self.consistency):

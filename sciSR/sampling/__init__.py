@@ -7,17 +7,21 @@ is a function of (seed, step, sample).
 
 from sciSR.sampling.augmentation import Augmentation, Pair, PairMaker, margin_of, widened
 from sciSR.sampling.crops import Crop, Reference, decode, hold_out, validation_crops
+from sciSR.sampling.library import Library, RotatingMaker, decoded_bytes
 from sciSR.sampling.patches import Patch, PatchSampler
 
 __all__ = [
     "Augmentation",
     "Crop",
+    "Library",
     "Pair",
     "PairMaker",
     "Patch",
     "PatchSampler",
     "Reference",
+    "RotatingMaker",
     "decode",
+    "decoded_bytes",
     "hold_out",
     "margin_of",
     "validation_crops",

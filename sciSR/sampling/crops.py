@@ -76,7 +76,14 @@ class Crop:
         return tuple(self.high.shape[1:])
 
 
-def decode(reference: Reference, *, normalization: Normalization, channels: int, scale: Sequence[int]) -> list[Crop]:
+def decode(
+    reference: Reference,
+    *,
+    normalization: Normalization,
+    channels: int,
+    scale: Sequence[int],
+    intensity: IntensityMap | None = None,
+) -> list[Crop]:
     """The whole reference as tensors in memory, one crop per time step; per band too where ``channels`` is 1.
 
     Args:
@@ -84,13 +91,14 @@ def decode(reference: Reference, *, normalization: Normalization, channels: int,
         normalization: fitted on each raster by itself, as it is when a network is applied.
         channels: what the network takes.
         scale: the network's factor per spatial axis, for real pairs.
+        intensity: the fitted map, where the raster is a part of the one it was fitted on.
 
     Raises:
         InputError: the channels do not fit.
         GeometryError: a real pair does not cover the same field of view, or at another factor.
     """
     raster = reference.raster
-    intensity = normalization.fit(raster)
+    intensity = intensity or normalization.fit(raster)
     high, valid = _read(raster, intensity, reference.bands, channels)
     low = None
     if reference.low is not None:

@@ -112,7 +112,7 @@ class PatchSampler:
         stride = self._stride(size)
         bad = torch.zeros(crop.shape) if crop.valid is None else (~crop.valid).float()
         for window in crop.held_out:
-            bad[tuple(slice(max(0, w.start - guard), w.stop + guard) for w in window)] = 1
+            bad[tuple(slice(max(0, w.start - guard), max(0, w.stop + guard)) for w in window)] = 1
         reach = [math.ceil((n + g - 1) / g) for n, g in zip(size, stride, strict=True)]
         count = [(n - m) // g + 1 for n, m, g in zip(crop.shape, size, stride, strict=True)]
         blocked = _windowed("max", bad, stride, reach, count)

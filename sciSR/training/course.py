@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
-from sciSR.sampling import PairMaker
+from sciSR.sampling import PairMaker, RotatingMaker
 from sciSR.training.data import Data
 from sciSR.training.lessons import Lesson
 from sciSR.training.loop import DivergedError, Outcome, Progress, Settings, run
@@ -55,11 +55,12 @@ class Course:
 
 def follow(
     course: Course,
-    maker: PairMaker,
+    maker: PairMaker | RotatingMaker,
     *,
     resume: bool = False,
     compiled: bool = False,
     trackers: Sequence[Tracker] = (),
+    facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train, and write the checkpoint, its record and its curve.
@@ -76,7 +77,7 @@ def follow(
     finally:
         for tracker in trackers:
             tracker.close()
-    result = write(course, outcome, good=stop is None)
+    result = write(course, outcome, good=stop is None, facts=facts)
     if stop is not None:
         raise stop
     return result
@@ -84,7 +85,7 @@ def follow(
 
 def teach(
     course: Course,
-    maker: PairMaker,
+    maker: PairMaker | RotatingMaker,
     *,
     resume: bool = False,
     compiled: bool = False,

@@ -41,6 +41,7 @@ def gather(
     channels: int,
     scale: Sequence[int],
     fraction: float,
+    held_only: bool = False,
 ) -> Data:
     """Decode all references and split them.
 
@@ -54,6 +55,7 @@ def gather(
         channels: what the network takes.
         scale: the network's factor per axis.
         fraction: part of each reference to hold out where nothing is named; 0: nothing.
+        held_only: decode what is judged on only; what is learned from is read later, part by part.
 
     Raises:
         InputError: no reference, one of another number of axes, or one that is in both lists.
@@ -68,14 +70,27 @@ def gather(
     twice = [r.raster.name for r in validation if _path(r.raster) in known]
     if twice:
         raise InputError(f"{twice[0]}: is both learned from and validated on; use held_out to keep a part of it")
+    record = [record_of(r, "training") for r in references] + [record_of(r, "validation") for r in validation]
     options: dict[str, Any] = {"normalization": normalization, "channels": channels, "scale": scale}
+    if held_only:
+        judged = [crop for reference in references for crop in _held(reference, normalization, options)]
+        judged += [crop for reference in validation for crop in decode(reference, **options)]
+        return Data([], _distinct(judged), record)
     training = [crop for reference in references for crop in decode(reference, **options)]
     if not validation and not any(crop.held_out for crop in training) and fraction > 0:
         training = [hold_out(crop, fraction) for crop in training]
     judged = [part for crop in training for part in validation_crops(crop, scale)]
     judged += [crop for reference in validation for crop in decode(reference, **options)]
-    record = [record_of(r, "training") for r in references] + [record_of(r, "validation") for r in validation]
     return Data(training, _distinct(judged), record)
+
+
+def _held(reference: Reference, normalization: Normalization, options: dict[str, Any]) -> list[Crop]:
+    """What a reference holds out, and nothing else of it."""
+    if not reference.held_out:
+        return []
+    window = {axis: slice(*span) for axis, span in reference.held_out.items()}
+    part = replace(reference, raster=reference.raster.crop(**window), held_out=None)
+    return decode(part, **options, intensity=normalization.fit(reference.raster))
 
 
 def _distinct(crops: Sequence[Crop]) -> list[Crop]:

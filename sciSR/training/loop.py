@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciSR.errors import InputError, RunError
 from sciSR.networks.spec import SRNetwork
-from sciSR.sampling import Augmentation, Pair, PairMaker
+from sciSR.sampling import Augmentation, Pair, PairMaker, RotatingMaker
 from sciSR.training.lessons import Lesson
 from sciSR.training.schedules import learning_rate_at
 from sciSR.training.state import MovingAverage, load_state, save_state
@@ -94,7 +94,7 @@ class DivergedError(RunError):
 def run(
     fabric: Any,
     network: SRNetwork,
-    maker: PairMaker,
+    maker: PairMaker | RotatingMaker,
     lesson: Lesson,
     settings: Settings,
     *,
@@ -196,7 +196,7 @@ class _Watch:
     On a GPU it looks only every so many steps, for each look waits for the device.
     """
 
-    def __init__(self, maker: PairMaker, settings: Settings, share: Sequence[int], every: int) -> None:
+    def __init__(self, maker: PairMaker | RotatingMaker, settings: Settings, share: Sequence[int], every: int) -> None:
         self.maker, self.settings, self.share, self.every = maker, settings, share, every
         self.weights: dict[str, Tensor] = {}
         self.first_bad = 0

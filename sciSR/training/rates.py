@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sciSR.networks.spec import SRNetwork
-from sciSR.sampling import Pair, PairMaker
+from sciSR.sampling import Pair, PairMaker, RotatingMaker
 from sciSR.training.lessons import Lesson
 from sciSR.training.loop import Settings
 
@@ -55,7 +55,7 @@ class RateTest:
 
 def try_rates(
     network: SRNetwork,
-    maker: PairMaker,
+    maker: PairMaker | RotatingMaker,
     lesson: Lesson,
     settings: Settings,
     *,

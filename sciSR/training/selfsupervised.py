@@ -37,7 +37,7 @@ from sciSR.training.profiles import estimate_fwhm, stated_fwhm
 from sciSR.training.setup import augmentation_of, band_names, launch, network_of, normalization_of, per_axis
 from sciSR.training.validation import Validator
 
-__all__ = ["slice_sensor", "train_self"]
+__all__ = ["only_one", "slice_sensor", "train_self"]
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,13 @@ def train_self(
     normalization: Normalization | Mapping[str, Any] | None = None,
     name: str | None = None,
     patch: int | Mapping[str, int] = 16,
-    batch: int = 4,
+    batch: int = 8,
     rounds: int = 2,
-    steps: int = 150,
-    learning_rate: float = 5e-4,
-    warmup: int = 20,
+    steps: int | None = 150,
+    learning_rate: float = 1e-3,
+    warmup: int = 50,
     loss: str | Mapping[str, Any] = "l1",
-    ema: float = 0.99,
+    ema: float = 0.999,
     augment: Augmentation | Mapping[str, Any] | None = None,
     precision: str = "float32",
     device: str = "auto",
@@ -86,7 +86,7 @@ def train_self(
         rounds: how often the estimate of the fine volume is renewed.
         steps: per round.
         learning_rate: the highest one.
-        warmup: steps over which it rises to that, in each round.
+        warmup: steps over which it rises to that, in each round; at most a quarter of them.
         loss: as for :func:`~sciSR.training.train`.
         ema: decay of the moving average of the weights.
         augment: what is varied from patch to patch.
@@ -105,6 +105,7 @@ def train_self(
         raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
     if scan.channel_axis is not None or "t" in scan.axes:
         raise InputError(f"{scan.name}: axes {', '.join(scan.axes)}; self-supervised training takes one volume or band")
+    steps = steps or 150
     torch.manual_seed(seed)
     reference = Reference(scan)
     net = network_of(network, [reference])
@@ -121,7 +122,7 @@ def train_self(
         steps=steps,
         minutes=None,
         learning_rate=learning_rate,
-        warmup=warmup,
+        warmup=min(warmup, steps // 4),
         schedule="cosine",
         final_learning_rate=0.05,
         weight_decay=0.0,
@@ -168,6 +169,18 @@ def train_self(
         log.info("round %d of %d: loss %.4g", number + 1, rounds, history[-1]["loss"])
     outcome = replace(outcome, history=history, step=rounds * steps)
     return write(course, outcome, facts={"rounds": rounds, "mode": "self"})
+
+
+def only_one(references: Sequence[Reference]) -> Raster:
+    """The one scan that a self-supervised run learns from.
+
+    Raises:
+        InputError: none or several.
+    """
+    if len(references) != 1:
+        names = ", ".join(r.raster.name for r in references) or "none"
+        raise InputError(f"training: mode self learns from one scan, {len(references)} came ({names})")
+    return references[0].raster
 
 
 def slice_sensor(

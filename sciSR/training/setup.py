@@ -24,6 +24,7 @@ __all__ = [
     "network_of",
     "normalization_of",
     "per_axis",
+    "plain_network",
     "sensor_of",
 ]
 
@@ -66,6 +67,12 @@ def network_of(network: SRNetwork | str | Mapping[str, Any], references: Sequenc
         return network
     if isinstance(network, str):
         return load_network(network)
+    arguments = plain_network(network, references)
+    return build_network(arguments.pop("family"), **arguments)
+
+
+def plain_network(network: Mapping[str, Any], references: Sequence[Reference]) -> dict[str, Any]:
+    """Family and arguments with what follows from the references."""
     arguments = dict(network)
     if "family" not in arguments:
         raise InputError(f"network: {dict(network)} names no family; write family: edsr, or the name of weights")
@@ -74,7 +81,7 @@ def network_of(network: SRNetwork | str | Mapping[str, Any], references: Sequenc
     first = references[0]
     arguments.setdefault("ndim", len(first.raster.grid.shape))
     arguments.setdefault("in_channels", len(first.bands or first.raster.channels))
-    return build_network(arguments.pop("family"), **arguments)
+    return arguments
 
 
 def normalization_of(given: Normalization | Mapping[str, Any] | None, network: SRNetwork) -> Normalization:

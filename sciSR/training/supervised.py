@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
-from sciSR.sampling import Augmentation, PairMaker, Reference
+from sciSR.sampling import Augmentation, Crop, Library, PairMaker, Reference, RotatingMaker, decoded_bytes
 from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
 from sciSR.training.course import Course, follow
@@ -27,6 +29,8 @@ from sciSR.training.lessons import Lesson, Supervised
 from sciSR.training.loop import Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.rates import try_rates
+from sciSR.training.search import Search, Trial, search_network
+from sciSR.training.selfsupervised import only_one, train_self
 from sciSR.training.setup import (
     augmentation_of,
     band_names,
@@ -34,6 +38,7 @@ from sciSR.training.setup import (
     network_of,
     normalization_of,
     per_axis,
+    plain_network,
     sensor_of,
 )
 from sciSR.training.trackers import open_trackers
@@ -49,6 +54,7 @@ def train(
     output: str | os.PathLike[str],
     *,
     network: SRNetwork | str | Mapping[str, Any],
+    mode: Literal["supervised", "self"] = "supervised",
     validation: Sequence[Raster | Reference] | Raster | Reference = (),
     validation_fraction: float = 0.15,
     normalization: Normalization | Mapping[str, Any] | None = None,
@@ -59,6 +65,8 @@ def train(
     batch: int = 8,
     steps: int | None = None,
     minutes: float | None = None,
+    rounds: int = 2,
+    slice_width: float | Literal["header", "spectrum"] = "header",
     learning_rate: float | Literal["auto"] = 1e-3,
     warmup: int = 50,
     schedule: str = "cosine",
@@ -73,10 +81,12 @@ def train(
     teacher: SRNetwork | str | None = None,
     teacher_weight: float = 0.7,
     prune: float | None = None,
+    search: Search | Mapping[str, Any] | None = None,
     precision: str = "float32",
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    cache_gb: float | None = None,
     seed: int = 0,
     deterministic: bool = False,
     validate_every: int = 200,
@@ -102,6 +112,8 @@ def train(
         output: the checkpoint, ``.safetensors``.
         network: a network; the name or file of weights to start from; or ``{"family": "edsr", "scale": 2, …}``, what
             :func:`~sciSR.networks.build_network` takes (``ndim`` and ``in_channels`` follow from the references).
+        mode: ``"self"``: learn from one scan with thick slices alone; :func:`~sciSR.training.train_self` says what the
+            settings then mean.
         validation: other rasters to be judged on. What references hold out is judged on too.
         validation_fraction: part of each reference that is held out where neither names anything.
         normalization: how values become the network's input; None: the weights' own, or percentile.
@@ -112,6 +124,8 @@ def train(
         batch: patches per step, over all devices.
         steps: how long to train; reproducible.
         minutes: how long to train, turned into steps once their speed is known; the record holds the steps.
+        rounds: for ``mode="self"``: how often the estimate is renewed; each round takes ``steps``.
+        slice_width: for ``mode="self"``: how thick the slices are, as a part of their spacing, or where to look.
         learning_rate: the highest one; ``"auto"``: found by :func:`~sciSR.training.try_rates`.
         warmup: steps over which it rises to that.
         schedule: how it falls afterwards: cosine, step, constant.
@@ -126,10 +140,13 @@ def train(
         teacher: a larger network, or the name or file of one, whose output is a second target (distillation).
         teacher_weight: share of that target.
         prune: share of the weights to set to zero, the smallest, while the others adapt.
+        search: find width and depth of the network first, by short trainings under a budget of operations.
         precision: ``float32``, ``bf16`` or ``fp16`` arithmetic; weights stay float32.
         device: auto, cpu, cuda, mps.
         devices: processes or GPUs per node.
         nodes: machines.
+        cache_gb: memory for decoded references, in 10^9 bytes; more than that is read part by part while the training
+            goes on. None: all are held.
         seed: of everything random.
         deterministic: refuse operations that are not (slower on GPUs).
         validate_every: steps between validations, each of which also writes the state to resume from.
@@ -152,12 +169,24 @@ def train(
         OutputExistsError: the output exists and neither ``overwrite`` nor ``resume`` was given.
         RunError: the loss became NaN; the last good weights are written beside the output.
     """
+    given = dict(locals())
     target = Path(output)
     if target.exists() and not (overwrite or resume):
         raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
-    if (steps is None) == (minutes is None) or (steps or minutes or 0) <= 0:
-        raise InputError(f"training: steps {steps} and minutes {minutes} came; give one of them, above 0")
+    if (steps is None) == (minutes is None) or (steps or minutes or 0) <= 0 or (mode == "self" and steps is None):
+        wanted = "steps" if mode == "self" else "one of them"
+        raise InputError(f"training: steps {steps} and minutes {minutes} came; give {wanted}, above 0")
     learned, judged = as_references(references), as_references(validation)
+    if mode == "self":
+        if learning_rate == "auto":
+            raise InputError("learning_rate: auto is for mode supervised; give a number, such as 1e-3")
+        named = {key: value for key, value in given.items() if key in signature(train_self).parameters}
+        return train_self(only_one(learned), **named)
+    if mode != "supervised":
+        raise InputError(f"mode: {mode!r} came, expected supervised or self")
+    trials: list[Trial] = []
+    if search is not None:
+        network, trials = _searched(given, Search.of(search), learned)
     torch.manual_seed(seed)
     net = network_of(network, learned)
     axes, scale = net.spec.axes, net.spec.scale
@@ -189,17 +218,29 @@ def train(
     objective = build_loss(loss, ndim=len(axes), data_range=data_range, sensor=physics, scale=scale)
     fabric = launch(device, devices, nodes, precision)
     torch.use_deterministic_algorithms(deterministic)
-    data = gather(
-        learned, judged, normalization=recipe, channels=net.spec.in_channels, scale=scale, fraction=validation_fraction
-    )
-    maker = PairMaker(
-        data.training,
-        patch=settings.patch,
-        scale=scale,
-        sensor=physics,
-        augmentation=settings.augment,
-        device=fabric.device,
-    )
+    too_much = cache_gb is not None and decoded_bytes(learned) > cache_gb * 1e9
+    facts: dict[str, Any] = {"normalization": recipe, "channels": net.spec.in_channels, "scale": scale}
+    data = gather(learned, judged, **facts, fraction=validation_fraction, held_only=too_much)
+    if too_much and not data.validation:
+        raise InputError("cache_gb: references this large are judged on what held_out or validation name; name some")
+
+    def pairs_of(crops: Sequence[Crop]) -> PairMaker:
+        return PairMaker(
+            crops,
+            patch=settings.patch,
+            scale=scale,
+            sensor=physics,
+            augmentation=settings.augment,
+            device=fabric.device,
+        )
+
+    maker: PairMaker | RotatingMaker
+    if too_much:
+        least = [(n + 8) * s for n, s in zip(settings.patch, scale, strict=True)]
+        library = Library(learned, **facts, budget_gb=cache_gb or 0, least=least, seed=seed)
+        maker = RotatingMaker(library, pairs_of)
+    else:
+        maker = pairs_of(data.training)
     wide = {axis: 2 * n for axis, n in zip(axes, settings.patch, strict=True)}
     validator = Validator(
         data.validation,
@@ -246,7 +287,37 @@ def train(
         if fabric.global_rank == 0
         else []
     )
-    return follow(course, maker, resume=resume, compiled=compiled, trackers=watchers, progress=progress)
+    return follow(
+        course,
+        maker,
+        resume=resume,
+        compiled=compiled,
+        trackers=watchers,
+        facts={"search": [trial.to_dict() for trial in trials]} if trials else {},
+        progress=progress,
+    )
+
+
+def _searched(
+    given: Mapping[str, Any], search: Search, references: Sequence[Reference]
+) -> tuple[dict[str, Any], list[Trial]]:
+    """Arguments of the best network found, and what was tried."""
+    network = given["network"]
+    if not isinstance(network, Mapping):
+        raise InputError("search: network must name a family and its arguments; weights have their size already")
+    plain = plain_network(network, references)
+    own = {"search", "network", "minutes", "resume", "overwrite", "trackers", "progress", "output", "references"}
+    common = {key: value for key, value in given.items() if key not in own}
+
+    def score(arguments: dict[str, Any]) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            changes: dict[str, Any] = {"network": arguments, "steps": search.steps, "validate_every": search.steps}
+            tried = train(given["references"], Path(folder) / "trial.safetensors", **(common | changes), trackers=())
+        if "psnr" not in tried.values["history"][-1]:
+            raise InputError("search: nothing is held out to judge by; name validation or held_out")
+        return float(tried.values["history"][-1]["psnr"])
+
+    return search_network(plain, search, score, seed=given["seed"])
 
 
 def _teacher(given: SRNetwork | str, student: SRNetwork) -> SRNetwork:
