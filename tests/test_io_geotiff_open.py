@@ -25,7 +25,9 @@ from sciSR.io import adapter_for, open_raster, save_raster
 from sciSR.raster import ArraySource, Block, Raster
 from tests.scene_files import (
     NORTH_UP,
+    RPC,
     UTM,
+    corner_gcps,
     palette_file,
     refined,
     repeat,
@@ -268,3 +270,21 @@ def test_a_file_of_alpha_alone_is_refused(tmp_path: Path) -> None:
         dataset.colorinterp = [ColorInterp.alpha]
     with pytest.raises(FormatError, match=r"a\.tif: no band with values$"):
         open_raster(tmp_path / "a.tif")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_describe_tells_other_georeferences_and_masks(tmp_path: Path) -> None:
+    mask = np.ones((24, 32), bool)
+    mask[:4] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), write(tmp_path / "a.tif", values_of((1, 24, 32))) as dataset:
+        dataset.gcps = (corner_gcps(32, 24), rasterio.CRS.from_string(UTM))
+        dataset.write_mask(mask)
+    facts = adapter_for("a.tif").describe(str(tmp_path / "a.tif"))
+    assert (facts["crs"], facts["transform"]) == ("none", "none")
+    assert facts["gcps"] == "5 points in EPSG:32618"
+    assert facts["validity"] == "a mask"
+    with write(tmp_path / "b.tif", values_of((1, 24, 32))) as dataset:
+        dataset.update_tags(ns="RPC", **RPC)
+    facts = adapter_for("b.tif").describe(str(tmp_path / "b.tif"))
+    assert facts["rpcs"] == "rational polynomial coefficients"
+    assert facts["validity"] == "every pixel"
