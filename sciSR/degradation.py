@@ -7,25 +7,27 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciSR.errors import InputError, MissingFileError
+from sciSR.errors import GeometryError, InputError, MissingFileError
 from sciSR.grid import scale_per_axis
 from sciSR.normalization import Normalization
 from sciSR.raster import Block, Raster, Window, slab_chunks, windows
 from sciSR.resampling import apply_taps, sampling_taps
 from sciSR.sensors import Band, Noise, Profile, Sensor
 
-__all__ = ["Band", "Noise", "Profile", "Sensor", "degrade", "list_sensors", "load_sensor"]
+__all__ = ["Band", "FittedSensor", "Noise", "Profile", "Sensor", "degrade", "fit_sensor", "list_sensors", "load_sensor"]
 
 _BLOCK = 2**24
 """Fine values that a block of :func:`degrade` is made of, at most about."""
@@ -242,6 +244,128 @@ def _cut(taps: Any, part: slice, bands: slice | None) -> tuple[slice, Any]:
     if weight.ndim == 3 and bands is not None:
         weight = weight[bands]
     return slice(first, last), (index - first, weight)
+
+
+class FittedSensor(NamedTuple):
+    """A sensor found from a real pair, and how well it explains it.
+
+    Attributes:
+        sensor: the sensor, without noise.
+        rmse: root of the mean square of ``gain * D(fine) + offset - low``, as a fraction of the range of ``low``.
+        gain: factor between the two images' values.
+        offset: what is added after it.
+    """
+
+    sensor: Sensor
+    rmse: float
+    gain: float
+    offset: float
+
+
+def fit_sensor(
+    fine: Raster, low: Raster, *, kinds: Sequence[str] = ("gaussian", "box"), name: str = "fitted"
+) -> FittedSensor:
+    """The sensor that best explains ``low`` as seen of ``fine``: kind and width along each axis that is coarser.
+
+    Widths are searched between 0.3 and 4 coarse pixels, axis by axis, on the middle of the images; values may differ by
+    a factor and an offset. Register the two first: a shift looks like a wider profile.
+
+    Args:
+        fine: the fine image.
+        low: a coarse image of the same field of view.
+        kinds: profile kinds to try.
+        name: of the sensor.
+
+    Raises:
+        GeometryError: other fields of view.
+        InputError: other channels, no axis that is coarser, or holes in the middle.
+
+    Example:
+        >>> fine = Raster.from_array(np.random.default_rng(0).random((60, 60)), affine=np.eye(3), axes="yx")
+        >>> found = fit_sensor(fine, degrade(fine, 2, sensor={"axes": {"fwhm": 1.4}}))
+        >>> round(found.sensor.y.fwhm, 2), round(found.sensor.x.fwhm, 2)
+        (1.4, 1.4)
+    """
+    if not fine.grid.same_space(low.grid, tolerance_px=0.5) or fine.leading != low.leading:
+        raise GeometryError(f"{low.name}: fields of view or channels are not those of {fine.name}; register them first")
+    axes = fine.grid.axes
+    steps = [n / m for n, m in zip(fine.grid.shape, low.grid.shape, strict=True)]
+    coarser = [axis for axis, step in zip(axes, steps, strict=True) if step > 1]
+    if not coarser:
+        raise InputError(f"{low.name}: no axis of it is coarser than in {fine.name}; give the coarse image second")
+    x, y = _middle(fine, low)
+    best: FittedSensor | None = None
+    for kind in kinds:
+        widths = dict.fromkeys(coarser, 1.0)
+        for turn in range(2 if len(coarser) > 1 else 1):
+            for axis in coarser:
+                span = (0.3, 4.0) if turn == 0 else (widths[axis] / 1.3, widths[axis] * 1.3)
+                widths[axis] = _least(partial(_misfit_at, x, y, kind, dict(widths), axis), *span)
+        sensor = _profiles(widths, kind)
+        found = FittedSensor(sensor, *_misfit(x, y, sensor))
+        if best is None or found.rmse < best.rmse:
+            best = found
+    assert best is not None
+    return best._replace(sensor=replace(best.sensor, name=name, source=f"fitted to the pair {fine.name}, {low.name}"))
+
+
+def _profiles(widths: Mapping[str, float], kind: str) -> Sensor:
+    return Sensor.from_dict({axis: {"kind": kind, "fwhm": width} for axis, width in widths.items()})
+
+
+def _misfit_at(
+    x: torch.Tensor, y: torch.Tensor, kind: str, widths: Mapping[str, float], axis: str, width: float
+) -> float:
+    return _misfit(x, y, _profiles({**widths, axis: width}, kind))[0]
+
+
+def _middle(fine: Raster, low: Raster) -> tuple[torch.Tensor, torch.Tensor]:
+    """The middle of both as ``(t, c, spatial…)`` in float64."""
+    room = 128 if len(low.grid.shape) == 2 else 40
+    spatial = [slice((m - min(m, room)) // 2, (m + min(m, room)) // 2) for m in low.grid.shape]
+    wide = [
+        slice(round(p.start * n / m), round(p.stop * n / m))
+        for p, n, m in zip(spatial, fine.grid.shape, low.grid.shape, strict=True)
+    ]
+    lead = tuple(slice(0, n) for n in low.leading)
+    tensors = []
+    for raster, window in ((fine, wide), (low, spatial)):
+        block = raster.read((*lead, *window))
+        if block.valid is not None or not np.isfinite(block.values).all():
+            raise InputError(f"{raster.name}: it has holes in its middle; crop both images to a part without")
+        shape = [w.stop - w.start for w in window]
+        channels = len(raster.channels)
+        tensors.append(torch.from_numpy(block.values.astype(np.float64)).reshape(-1, channels, *shape))
+    return tensors[0], tensors[1]
+
+
+def _misfit(x: torch.Tensor, y: torch.Tensor, sensor: Sensor) -> tuple[float, float, float]:
+    """Relative error, gain and offset of the best line through D(x) and y; away from the borders."""
+    seen = sensor.apply(x, [n / m for n, m in zip(x.shape[2:], y.shape[2:], strict=True)])
+    inner = tuple(slice(min(4, (m - 1) // 2), m - min(4, (m - 1) // 2)) for m in y.shape[2:])
+    a, b = seen[(slice(None), slice(None), *inner)].flatten(), y[(slice(None), slice(None), *inner)].flatten()
+    spread = a - a.mean()
+    gain = float((spread * (b - b.mean())).sum() / spread.square().sum().clamp_min(1e-30))
+    offset = float(b.mean()) - gain * float(a.mean())
+    span = float(b.max() - b.min()) or 1.0
+    return float((gain * a + offset - b).square().mean().sqrt()) / span, gain, offset
+
+
+def _least(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function of one valley is least, by golden section."""
+    golden = (math.sqrt(5) - 1) / 2
+    left, right = high - golden * (high - low), low + golden * (high - low)
+    at_left, at_right = function(left), function(right)
+    while high - low > 0.005:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - golden * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + golden * (high - low)
+            at_right = function(right)
+    return (low + high) / 2
 
 
 def keyed_normal(seed: int, stream: int, window: Window, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sciSR.degradation import degrade, keyed_normal, load_sensor
+from sciSR.degradation import degrade, fit_sensor, keyed_normal, load_sensor
 from sciSR.errors import GeometryError, InputError
 from sciSR.raster import ArraySource, Raster
 from sciSR.sensors import Sensor
@@ -180,6 +180,35 @@ def test_reads_no_more_than_the_halo() -> None:
     low.read((slice(0, 1), slice(100, 110), slice(0, 15)))
     halo = load_sensor("generic-gaussian").radius(2, 2)[0]
     assert (seen[0][1].start, seen[0][1].stop) == (200 - halo, 220 + halo)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "box"])
+def test_a_sensor_is_found_from_a_pair(kind: str) -> None:
+    fine = volume(random(40, 36, 38))
+    truth = {"z": {"kind": kind, "fwhm": 1.3}, "y": {"kind": kind, "fwhm": 1.6}, "x": "none"}
+    low = degrade(fine, {"z": 4, "y": 2}, sensor=truth)
+    changed = low.replace(source=ArraySource(low.read().values * 2.5 - 30))
+    found = fit_sensor(fine, changed, name="mine")
+    assert found.sensor.z.kind == found.sensor.y.kind == kind
+    assert found.sensor.z.fwhm == pytest.approx(1.3, abs=0.03)
+    assert found.sensor.y.fwhm == pytest.approx(1.6, abs=0.03)
+    assert found.gain == pytest.approx(2.5, rel=0.01)
+    assert found.offset == pytest.approx(-30, abs=2)
+    assert found.rmse < 0.005
+    assert found.sensor.name == "mine"
+
+
+def test_pairs_that_cannot_be_fitted_are_refused() -> None:
+    fine = scene(random(1, 20, 20))
+    low = degrade(fine, 2, sensor="box")
+    with pytest.raises(GeometryError, match="register them first"):
+        fit_sensor(fine.crop(y=slice(0, 10)), low)
+    with pytest.raises(InputError, match="give the coarse image second"):
+        fit_sensor(low, low)
+    holed = random(1, 20, 20)
+    holed[0, 9, 9] = np.nan
+    with pytest.raises(InputError, match="holes in its middle"):
+        fit_sensor(scene(holed), low)
 
 
 def test_wrong_requests_are_refused() -> None:
