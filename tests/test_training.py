@@ -15,7 +15,7 @@ from sciSR.raster import Raster
 from sciSR.resampling import upsample
 from sciSR.sampling import Reference
 from sciSR.training import TrainingResult, train
-from tests.training_cases import QUICK, scene
+from tests.training_cases import QUICK, scene, volume
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -205,6 +205,33 @@ def test_wrong_settings_are_answered_in_one_line(tmp_path: Path, changes: dict[s
     with pytest.raises(InputError, match=message) as caught:
         go(tmp_path / "net.safetensors", **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_more_than_memory_is_read_part_by_part(tmp_path: Path) -> None:
+    options = QUICK | {"steps": 6, "validate_every": 3}
+    held = Reference(scene(size=240), held_out={"y": (0, 100), "x": (0, 100)})
+    result = train(held, tmp_path / "net.safetensors", **options, cache_gb=100e-6)
+    assert set(result.values["scores"]["matched"]) == {"scene"}
+    assert (
+        result.path.read_bytes()
+        == train(held, tmp_path / "a" / "net.safetensors", **options, cache_gb=100e-6).path.read_bytes()
+    )
+    with pytest.raises(InputError, match="judged on what held_out or validation name"):
+        train(scene(size=240), tmp_path / "other.safetensors", **options, cache_gb=100e-6)
+
+
+def test_the_mode_self_learns_from_one_scan(tmp_path: Path) -> None:
+    network = {"family": "edsr", "scale": {"z": 4}, "features": 4, "blocks": 1}
+    options: dict[str, Any] = {"network": network, "sensor": "mri-thick", "device": "cpu", "patch": 8, "mode": "self"}
+    scan = volume((12, 48, 48))
+    result = train(scan, tmp_path / "own.safetensors", **options, steps=2, rounds=2)
+    assert (result.values["mode"], result.values["steps"]) == ("self", 4)
+    with pytest.raises(InputError, match="learns from one scan, 2 came"):
+        train([scan, scan], tmp_path / "two.safetensors", **options, steps=1)
+    with pytest.raises(InputError, match="give steps, above 0"):
+        train(scan, tmp_path / "two.safetensors", **options, minutes=1)
+    with pytest.raises(InputError, match="mode: 'zero' came"):
+        train(scan, tmp_path / "two.safetensors", **(options | {"mode": "zero"}), steps=1)
 
 
 def test_an_output_is_not_replaced_unasked(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sciSR.errors import InputError
+from sciSR.networks import load_network
+from sciSR.training import train
+from sciSR.training.search import Search, search_network
+from tests.training_cases import QUICK, scene
+
+EDSR: dict[str, Any] = {"family": "edsr", "ndim": 2, "in_channels": 1, "scale": 2}
+
+
+def test_the_best_network_within_the_budget_is_found() -> None:
+    pytest.importorskip("optuna")
+    tried = []
+
+    def score(arguments: dict[str, Any]) -> float:
+        tried.append((arguments["features"], arguments["blocks"]))
+        return -float(abs(arguments["features"] - 16) + abs(arguments["blocks"] - 3))
+
+    search = Search(features=(4, 32), blocks=(1, 6), gflop=20.0, trials=15, steps=1)
+    best, trials = search_network(EDSR, search, score, seed=0)
+    assert len(trials) == len(tried) == len(set(tried))
+    assert [t.psnr for t in trials] == sorted((t.psnr for t in trials), reverse=True)
+    assert (best["features"], best["blocks"]) == (trials[0].features, trials[0].blocks)
+    assert abs(best["features"] - 16) <= 4
+    assert all(t.gflop <= 20 for t in trials)
+    again, _ = search_network(EDSR, search, score, seed=0)
+    assert again == best
+
+
+def test_a_budget_that_nothing_fits_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    with pytest.raises(InputError, match=r"stays below 0\.001 GFLOP"):
+        search_network(EDSR, Search(gflop=0.001, trials=2), lambda arguments: 0.0, seed=0)
+    with pytest.raises(InputError, match="search: no setting width; there are features"):
+        Search.of({"width": 3})
+    with pytest.raises(InputError, match="weights have their size already"):
+        train(scene(), tmp_path / "net.safetensors", **(QUICK | {"network": "mri-x2"}), steps=1, search={"trials": 1})
+
+
+def test_the_network_that_was_found_is_trained(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    search = {"features": [4, 8], "blocks": [1, 2], "gflop": 50.0, "trials": 2, "steps": 3}
+    result = train(
+        scene(size=120), tmp_path / "net.safetensors", **QUICK, steps=3, search=search, validation_fraction=0.4
+    )
+    tried = result.values["search"]
+    assert len(tried) == 2
+    arguments = load_network(result.path).arguments
+    assert (arguments["features"], arguments["blocks"]) == (tried[0]["features"], tried[0]["blocks"])
