@@ -85,7 +85,7 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     """Time of the network per input value, from one small tile in the middle; None for classical methods."""
     from sciSR.networks.spec import SRNetwork
     from sciSR.normalization import Normalization
-    from sciSR.steps import refined
+    from sciSR.steps import engine_facts, refined
 
     first, section = found.outlooks[0], workflow.upscale
     if section is None or not isinstance(found.model, SRNetwork):
@@ -106,7 +106,9 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     plan = refined(first.input, found.model, section, tile=size, **plain)
     plan.read(window)
     spent = time.perf_counter() - start
-    facts = plan.source.record()  # type: ignore[attr-defined]  # the engine's sources tell it
+    facts = engine_facts(plan)
+    if "plan" not in facts:  # classes, which no network refines
+        return None
     tile, halo, shape = (facts["plan"][key] for key in ("tile", "halo", "shape"))
     pixels = math.prod(min(t + 2 * h, n) for t, h, n in zip(tile, halo, shape, strict=True))
     return float(spent / (pixels * len(first.input.channels)))
