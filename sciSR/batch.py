@@ -14,7 +14,7 @@ from sciSR.record import is_remote
 
 __all__ = ["Job", "expand_inputs", "input_files", "pair_outputs", "split_suffix"]
 
-_STORED_AS = {".vrt": ".tif", ".jp2": ".tif", ".dcm": ".nii.gz"}
+_STORED_AS = {".vrt": ".tif", ".jp2": ".tif", ".png": ".tif", ".jpg": ".tif", ".dcm": ".nii.gz"}
 """Endings that an output does not take over from its input, as they are read only, and what it takes instead."""
 _FOLDERS = (".zarr",)
 """Endings of formats that are folders themselves."""

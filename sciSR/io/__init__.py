@@ -35,6 +35,8 @@ ADAPTERS: dict[str, str] = {
     ".mhd": "sciSR.io.metaimage:MetaImageAdapter",
     ".dcm": "sciSR.io.dicom:DicomAdapter",
     ".jp2": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".png": "sciSR.io.geotiff:GeoTiffAdapter",
+    ".jpg": "sciSR.io.geotiff:GeoTiffAdapter",
     ".zarr": "sciSR.io.zarr:ZarrAdapter",
 }
 """Ending of the file name -> ``module:class`` of its adapter, imported when needed."""

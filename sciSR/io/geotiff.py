@@ -35,7 +35,7 @@ class GeoTiffAdapter:
     """
 
     name = FORMAT
-    suffixes: tuple[str, ...] = (".tiff", ".tif", ".vrt", ".jp2")
+    suffixes: tuple[str, ...] = (".tiff", ".tif", ".vrt", ".jp2", ".png", ".jpg")
 
     def open(self, path: str, **options: Any) -> Raster:
         """A lazy scene, axes ``(c, y, x)``, physical values; see :func:`sciSR.io.geotiff_open.open_scene`."""
