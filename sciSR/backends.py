@@ -7,6 +7,7 @@ rounding scales with the detail and not with the image.
 from __future__ import annotations
 
 import copy
+import os
 import queue
 import threading
 import time
@@ -23,7 +24,16 @@ from torch import Tensor
 from sciSR.errors import InputError, ResourceError
 from sciSR.networks.spec import SRNetwork
 
-__all__ = ["Precision", "Runner", "RunnerPool", "has_fast_bfloat16", "pick_device", "pick_devices", "prepare"]
+__all__ = [
+    "Precision",
+    "Runner",
+    "RunnerPool",
+    "core_count",
+    "has_fast_bfloat16",
+    "pick_device",
+    "pick_devices",
+    "prepare",
+]
 
 Precision = Literal["float32", "bf16", "fp16"]
 _CLEARLY = 1.25
@@ -51,6 +61,11 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device: {device!r} is not here; torch sees {torch.cuda.device_count()} CUDA device(s)")
     return chosen
+
+
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pick_devices(device: str) -> list[torch.device]:
@@ -111,8 +126,7 @@ class Runner:
         with torch.inference_mode():
             if self.device.type != "cuda":
                 return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
-            exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # TF32 is not float32
-            with torch.cuda.stream(_own_stream(self.device)), exact:
+            with torch.cuda.stream(_own_stream(self.device)), _WITHOUT_TF32:
                 return self.forward(x.pin_memory().to(self.device, non_blocking=True)).to("cpu", torch.float32).numpy()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +138,7 @@ class Runner:
                 assert base is not None
                 return base
             detail = detail.to(torch.float32)
-            return detail if base is None else base.add_(detail)
+            return detail if base is None else base + detail
         except torch.OutOfMemoryError as error:
             raise ResourceError(
                 f"the {self.device.type} device ran out of memory on a tile of {tuple(x.shape)}"
@@ -199,6 +213,29 @@ class RunnerPool:
         self.__init__(state["runners"])  # type: ignore[misc]
 
 
+class _WithoutTF32:
+    """Convolutions in true float32 while any thread is inside; counted, since cuDNN's switch is the process's own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.cudnn.allow_tf32 = self._before
+
+
+_WITHOUT_TF32 = _WithoutTF32()
 _streams = threading.local()
 
 

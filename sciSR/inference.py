@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from sciSR.openvino_backend import prepare_openvino
 from sciSR.plans import Target, factors, find_target, plan_tiles, wanted_grid
 from sciSR.precision import calibration_patches, check_precision
 from sciSR.raster import Channel, Raster
+from sciSR.recorded import RecordedSource
 from sciSR.regrid import regrid
 from sciSR.strips import StripSource
 from sciSR.tiles import TileJob, UpscaledSource, fitting_plan, worker_count
@@ -106,11 +109,13 @@ def upscale(
         return _as_classes(raster, find_target(raster, network.spec, wanted).grid, "nearest")
     target = find_target(raster, network.spec, wanted)
     _check_channels(raster, network)
+    _check_band_order(raster, network)
     result = _run(raster, network, target, _Settings(device, tile, precision, exact, normalization, workers, backend))
     if result.grid.shape == target.grid.shape:
         return result
     fine = regrid(result, target.grid.shape)
-    return fine.replace(source=_Resampled(fine.source, result.source), grid=target.grid)
+    facts = {**result.source.record(), "resampled": fine.source.record()}  # type: ignore[attr-defined]
+    return fine.replace(source=RecordedSource(fine.source, facts), grid=target.grid)
 
 
 def holds_classes(raster: Raster, labels: bool | None = None) -> bool:
@@ -145,6 +150,28 @@ def _named(name: str, raster: Raster, wanted: Grid | None, sensor: Sensor | str 
     whole = tuple(max(1, math.ceil(f - 1e-9)) for f in factors(raster, grid))
     extra = {} if sensor is None else {"sensor": sensor}
     return build_classical(name, ndim=len(whole), scale=whole, in_channels=1, **extra)
+
+
+def _check_band_order(raster: Raster, network: SRNetwork) -> None:
+    """Refuse bands that are named as the network's in another order; unknown names are taken as they come."""
+    bands = network.card.bands if network.card is not None else None
+    names = tuple(channel.name for channel in raster.channels)
+    if not bands or network.spec.in_channels == 1 or None in names:
+        return
+    found = [_band_number(str(name), bands) for name in names]
+    if None in found or found == list(range(len(bands))):
+        return
+    raise InputError(
+        f"{raster.name}: its bands are {', '.join(map(str, names))}, the network takes {', '.join(bands)} in this "
+        "order; write them in that order (gdal_translate -b) and name them so"
+    )
+
+
+def _band_number(name: str, bands: tuple[str, ...]) -> int | None:
+    """Which of the network's bands a description names (``"B02, blue"`` is B02), or None if it names none surely."""
+    words = re.split(r"[^0-9A-Za-z]+", name.upper())
+    hits = [i for i, band in enumerate(bands) if band.upper() in words]
+    return hits[0] if len(hits) == 1 else None
 
 
 def _check_channels(raster: Raster, network: SRNetwork) -> None:
@@ -186,7 +213,7 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
     job = TileJob(raster, prepare(network, devices[0], "float32"), plan, recipe.fit(raster), target.order, fill)
     facts: dict[str, Any] = {
         "network": network.card.name if network.card else network.family,
-        "network_sha256": network.card.checksum if network.card else None,
+        "network_sha256": (network.card.checksum if network.card else None) or _state_checksum(network),
         "exact": settings.exact,
         "normalization": recipe.to_dict(),
     }
@@ -203,6 +230,14 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
         auxiliary={key: regrid(aux, grid.shape, kernel="nearest") for key, aux in raster.auxiliary.items()},
         provenance=_provenance(raster, str(facts["network"]), grid, facts),
     )
+
+
+def _state_checksum(network: SRNetwork) -> str:
+    """sha256 of a bare network's family, arguments and weights."""
+    digest = hashlib.sha256(f"{network.family} {sorted(network.arguments.items())}".encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _source(job: TileJob, tile: Any, workers: int, facts: dict[str, Any]) -> UpscaledSource:
@@ -267,17 +302,3 @@ def _provenance(raster: Raster, model: str, grid: Grid, facts: Mapping[str, Any]
     if facts.get("network_sha256"):
         entries["SCISR_MODEL_SHA256"] = str(facts["network_sha256"])
     return entries
-
-
-class _Resampled:
-    """A resampled result that also tells how the network ran before."""
-
-    def __init__(self, source: Any, before: Any) -> None:
-        self._source = source
-        self._before = before
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def record(self) -> dict[str, Any]:
-        return {**self._before.record(), "resampled": self._source.record()}

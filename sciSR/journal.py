@@ -13,13 +13,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sciSR import __version__
 from sciSR.errors import InputError
 from sciSR.raster import Block, Raster, Window, windows
+
+_PLAIN = (str, int, float, bool, type(None))
 
 __all__ = ["Journal", "PartedSource", "file_checksum", "journal_folder", "journal_key", "journalled"]
 
@@ -109,7 +113,17 @@ def journal_key(raster: Raster) -> str:
     path = raster.metadata.path if raster.metadata is not None else None
     if path is None or not Path(path).exists():
         raise InputError(f"{raster.name}: resume needs an input that is a local file or folder; run without it")
-    facts = {"record": raster.source.record(), "input": file_checksum(Path(path)), "grid": raster.grid.to_dict()}
+    facts = {
+        "record": raster.source.record(),
+        "input": file_checksum(Path(path)),
+        "grid": raster.grid.to_dict(),
+        "encoding": asdict(raster.encoding),
+        "opened": {k: v for k, v in raster.metadata.items.items() if isinstance(v, _PLAIN)} if raster.metadata else {},
+        "channels": [tuple(channel) for channel in raster.channels],
+        "time": raster.time,
+        "shape": raster.shape,
+        "version": __version__,
+    }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

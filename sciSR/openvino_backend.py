@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sciSR.backends import prepare
+from sciSR.backends import core_count, prepare
 from sciSR.errors import InputError
 from sciSR.networks.spec import SRNetwork
 
@@ -97,7 +96,7 @@ class OpenVinoRunner:
             model.reshape(list(shape))
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": core_count(),
             "NUM_STREAMS": self.streams,
         }
         return openvino.Core().compile_model(model, "CPU", settings)

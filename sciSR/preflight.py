@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sciSR.backends import pick_device
+from sciSR.backends import pick_devices
 from sciSR.batch import Job, expand_inputs, input_files, pair_outputs, split_suffix
 from sciSR.classical import classical_class
 from sciSR.config import TrainSection, Workflow
@@ -133,7 +133,7 @@ def _check_settings(workflow: Workflow, found: Preflight) -> None:
 
 def _setting_checks(workflow: Workflow) -> Iterator[Callable[[], object]]:
     if workflow.upscale is not None:
-        yield partial(pick_device, workflow.upscale.device)
+        yield partial(pick_devices, workflow.upscale.device)
     for section in (workflow.upscale, workflow.consistency, workflow.degrade, workflow.evaluate):
         if section is not None and section.sensor is not None:
             yield partial(load_sensor, section.sensor)
@@ -148,7 +148,7 @@ def _setting_checks(workflow: Workflow) -> Iterator[Callable[[], object]]:
 
 
 def _training_checks(section: TrainSection) -> Iterator[Callable[[], object]]:
-    yield partial(pick_device, section.device)
+    yield partial(pick_devices, section.device)
     if section.sensor is not None:
         yield partial(load_sensor, section.sensor)
     if isinstance(section.network, str):

@@ -53,6 +53,7 @@ class RegriddedSource:
         self._near = [_AxisTaps(n, m, "nearest", False) for n, m in zip(raster.grid.shape, shape, strict=True)]
         self._source: BlockSource = raster.source
         narrow = raster.dtype.itemsize <= (4 if raster.dtype.kind == "f" else 2)
+        self._reach = max(_FILL_REACH, *(axis.reach + 1 for axis in self._axes))
         self._work = np.dtype(np.float32 if narrow else np.float64)
 
     @property
@@ -87,7 +88,7 @@ class RegriddedSource:
     def read(self, window: Window) -> Block:
         """The values under ``window``."""
         lead, spatial = window[: self._lead], window[self._lead :]
-        spans = [axis.span(part, _FILL_REACH) for axis, part in zip(self._axes, spatial, strict=True)]
+        spans = [axis.span(part, self._reach) for axis, part in zip(self._axes, spatial, strict=True)]
         block = self._source.read(lead + tuple(slice(a, b) for a, b in spans))
         starts = [a for a, _ in spans]
         valid = None if block.valid is None else self._pick(block.valid, spatial, starts)
@@ -114,7 +115,7 @@ class RegriddedSource:
     def _filled(self, values: NDArray[Any], valid: NDArray[Any]) -> NDArray[Any]:
         flat = values.reshape(-1, *values.shape[self._lead :])
         good = np.broadcast_to(valid, values.shape).reshape(flat.shape)
-        parts = [fill_invalid(v, g, _FILL_REACH).astype(values.dtype) for v, g in zip(flat, good, strict=True)]
+        parts = [fill_invalid(v, g, self._reach).astype(values.dtype) for v, g in zip(flat, good, strict=True)]
         return np.where(good, flat, np.stack(parts)).reshape(values.shape)
 
 
@@ -126,6 +127,8 @@ class _AxisTaps:
         self.step = n_in / n_out
         self.stretch = max(1.0, self.step) if antialias else 1.0
         self.identity = n_in == n_out
+        radius = 0.0 if kernel == "nearest" or self.identity else KERNELS[kernel].radius * self.stretch
+        self.reach = int(np.ceil(radius))
 
     def taps(self, part: slice) -> tuple[NDArray[np.int64], NDArray[Any]]:
         positions = (np.arange(part.start, part.stop) + 0.5) * self.step - 0.5
@@ -138,6 +141,5 @@ class _AxisTaps:
     def span(self, part: slice, margin: int) -> tuple[int, int]:
         """First and past-last input pixel needed for the output pixels ``part``."""
         near = np.floor((np.array([part.start, part.stop - 1]) + 0.5) * self.step)
-        radius = 0.0 if self.kernel == "nearest" or self.identity else KERNELS[self.kernel].radius * self.stretch
-        reach = int(np.ceil(radius)) + 1 + margin
+        reach = self.reach + 1 + margin
         return max(0, int(near[0]) - reach), min(self.n_in, int(near[1]) + reach + 1)

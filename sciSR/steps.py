@@ -14,12 +14,13 @@ from sciSR.console import Progress
 from sciSR.degradation import Sensor, degrade, load_sensor
 from sciSR.errors import InputError
 from sciSR.evaluation import ScoreTable, WaldResult, evaluate, wald
-from sciSR.inference import upscale
+from sciSR.inference import holds_classes, upscale
 from sciSR.io import open_raster
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
-from sciSR.raster import BlockSource, Raster
+from sciSR.raster import Raster
+from sciSR.recorded import RecordedSource
 
 __all__ = [
     "Model",
@@ -88,22 +89,7 @@ def consistent(raster: Raster, result: Raster, model: Model, workflow: Workflow)
         raise InputError("consistency.sensor is missing: the model does not state the sensor it is for; name one")
     enforced = enforce(result, raster, sensor, iterations=section.iterations, exact=section.exact, floor=section.floor)
     facts = {**engine_facts(result), "consistency": {"iterations": section.iterations, "sensor": sensor.to_dict()}}
-    return enforced.replace(source=_Told(enforced.source, facts))
-
-
-class _Told:
-    """A source that also tells facts for the record."""
-
-    def __init__(self, source: BlockSource, facts: dict[str, Any]) -> None:
-        self._source = source
-        self._facts = facts
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def record(self) -> dict[str, Any]:
-        """The facts."""
-        return self._facts
+    return enforced.replace(source=RecordedSource(enforced.source, facts))
 
 
 def coarsened(raster: Raster, section: DegradeSection) -> Raster:
@@ -159,9 +145,11 @@ def evaluated(
 def consistency_facts(raster: Raster, result: Raster, sensor: Sensor | None) -> dict[str, Any] | None:
     """How far the result, degraded again, is from the input; on the centre of a large one, so that it costs little.
 
-    None where no sensor is known, or a large raster has a factor that is not whole.
+    None where no sensor is known, the result is coarser than the input anywhere or holds classes, or a large raster has
+    a factor that is not whole.
     """
-    if sensor is None:
+    coarser = any(new < old for new, old in zip(result.grid.shape, raster.grid.shape, strict=True))
+    if sensor is None or coarser or holds_classes(raster):
         return None
     window = _central(raster)
     factors = _factors(raster, result)

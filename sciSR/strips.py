@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciSR.backends import Runner
-from sciSR.depth_first import RowProgram
+from sciSR.depth_first import RowProgram, derive
 from sciSR.journal import part_windows
 from sciSR.pipeline import in_background, read_ahead
 from sciSR.raster import Block, Window
@@ -62,10 +62,15 @@ class StripSource(UpscaledSource):
         """As for tiles, with the strips."""
         return {**super().record(), "executor": "depth-first", "strip_rows": self._rows}
 
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """One tile's output: blocks asked for out of order are tiles."""
-        return super().chunks
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process gets: it derives the program again."""
+        return {k: v for k, v in super().__getstate__().items() if k != "_program"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Derive the program from the network that came along."""
+        super().__setstate__(state)
+        assert isinstance(self.job.runner, Runner)
+        self._program = derive(self.job.runner.residual_network)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, strip by strip."""

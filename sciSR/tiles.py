@@ -7,7 +7,6 @@ depend on the plan alone.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciSR.backends import Runner, RunnerPool
+from sciSR.backends import Runner, RunnerPool, core_count
 from sciSR.errors import ResourceError
 from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
@@ -331,4 +330,4 @@ def worker_count(device: torch.device, plan: TilePlan) -> int:
     """Tiles worked on at once: on a CPU one per core as far as there are tiles; on a device two, to hide transfers."""
     if device.type != "cpu":
         return 2
-    return max(1, min(len(os.sched_getaffinity(0)), len(plan)))
+    return max(1, min(core_count(), len(plan)))

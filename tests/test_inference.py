@@ -1,5 +1,6 @@
 """upscale(): right place, the same from any tiles, holes and channels kept, wrong input refused."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from sciSR.errors import GeometryError, InputError, PrecisionWarning
 from sciSR.inference import upscale
 from sciSR.io import open_raster
 from sciSR.networks import build_network, list_weights, load_network
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import NetworkCard, SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.precision import MIN_PSNR_DB, check_precision
-from sciSR.raster import Raster
+from sciSR.raster import Channel, Raster
 from sciSR.tiles import TileJob, UpscaledSource
 
 TOLERANCE = 4e-6
@@ -262,3 +263,24 @@ def test_label_maps_are_refused_or_refined_as_classes() -> None:
         assert set(np.unique(fine)) == {0, 4}
         assert fine.shape == (1, 40, 40)
     assert len(np.unique(upscale(raster, "cubic", labels=False).read().values)) > 2
+
+
+def test_bands_in_another_order_are_refused() -> None:
+    network = _network(ndim=2, in_channels=4, scale=2)
+    network.card = NetworkCard(bands=("B02", "B03", "B04", "B08"))
+
+    def scene(*names: str | None) -> Raster:
+        return _scene().replace(channels=tuple(Channel(name) for name in names))
+
+    for fine in (("B02, blue", "B03, green", "B04, red", "B08, nir"), ("b2", "b3", "b4", "b8"), (None,) * 4):
+        upscale(scene(*fine), network)
+    with pytest.raises(InputError, match="takes B02, B03, B04, B08 in this order"):
+        upscale(scene("B08", "B04", "B03", "B02"), network)
+
+
+def test_a_resampled_result_travels_to_other_processes() -> None:
+    result = upscale(_scene(1, holes=False), _network(ndim=2, in_channels=1, scale=2), scale=1.5)
+    again = pickle.loads(pickle.dumps(result.source))
+    np.testing.assert_array_equal(
+        again.read((slice(0, 1), slice(0, 9), slice(0, 9))).values, result.read().values[:, :9, :9]
+    )

@@ -66,3 +66,11 @@ def test_wide_integers_are_interpolated_in_float64() -> None:
     fine = regrid(Raster.from_array(values, affine=np.eye(3), axes="cyx"), (12, 12)).read().values
     assert fine.dtype == np.float64
     np.testing.assert_allclose(fine, 2**28 + 1, rtol=0, atol=1e-6)
+
+
+def test_a_much_coarser_grid_sees_no_fill_value_beside_valid_pixels() -> None:
+    values = np.full((1, 40, 400), 290.0, np.float32)
+    values[:, :, 200:] = np.nan
+    block = regrid(Raster.from_array(values, affine=np.eye(3), axes="cyx"), (4, 40)).read()
+    assert block.valid is not None
+    np.testing.assert_allclose(block.values[block.valid], 290, atol=1e-3)
