@@ -195,8 +195,8 @@ def test_slabs_are_whole_rise_and_cover_once(shape: tuple[int, ...], chunks: tup
 def test_missing_file_and_unknown_ending() -> None:
     with pytest.raises(MissingFileError, match=r"nowhere\.nii\.gz: no such file"):
         open_raster("nowhere.nii.gz")
-    with pytest.raises(FormatError, match=r"scan\.jpg: no format for this file name; expected one of .*\.nii\.gz"):
-        open_raster("scan.jpg")
+    with pytest.raises(FormatError, match=r"scan\.bmp: no format for this file name; expected one of .*\.nii\.gz"):
+        open_raster("scan.bmp")
     with pytest.raises(FormatError, match="no format"):
         save_raster(volume(), "scan")
 
