@@ -109,6 +109,11 @@ def pair_outputs(inputs: Sequence[str], output: str, *, suffix: str | None = Non
     if suffix is not None and split_suffix(f"name{suffix}")[1] != suffix:
         raise InputError(f"output.suffix: no format for {suffix!r}; expected one of {', '.join(ADAPTERS)}")
     ending = split_suffix(Path(output).name)[1]
+    unknown = Path(output).suffix
+    if unknown and not ending and not output.endswith("/") and not os.path.isdir(output):
+        raise InputError(
+            f"{output}: no format for {unknown!r}; expected one of {', '.join(ADAPTERS)}, or a / at its end (folder)"
+        )
     folder = not ending or output.endswith("/") or (os.path.isdir(output) and ending.lower() not in _FOLDERS)
     groups = [tuple(inputs)] if join else [(path,) for path in inputs]
     if not folder and len(groups) > 1:

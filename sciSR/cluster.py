@@ -22,6 +22,7 @@ __all__ = ["compute_parts"]
 
 _PER_WORKER = 3
 _RETRIES = 3
+_PARTS_PER_TASK = 16
 
 
 def compute_parts(
@@ -62,8 +63,8 @@ def compute_parts(
         progress(done, parts)
     client, own = _connected(scheduler)
     try:
-        for _ in _finished(client, source, journal, missing):
-            done += 1
+        for count in _finished(client, source, journal, missing):
+            done += count
             if progress is not None:
                 progress(done, parts)
     finally:
@@ -86,34 +87,37 @@ def _connected(scheduler: str | Client) -> tuple[Client, bool]:
 
 
 def _finished(client: Client, source: PartedSource, journal: Journal, numbers: list[int]) -> Iterator[int]:
-    """The numbers of the parts, as the cluster finishes them; a bounded number is under way."""
+    """How many parts each task has finished, as they come; a bounded number of tasks is under way.
+
+    A task takes a run of parts, since a source that streams by rows begins some rows before its first part.
+    """
     from distributed import as_completed
 
     shared = client.scatter(source, broadcast=True)
     bound = max(2, _PER_WORKER * len(client.scheduler_info()["workers"]))
-    waiting = iter(numbers)
+    run = max(1, min(_PARTS_PER_TASK, len(numbers) // (2 * bound)))
+    waiting = iter([numbers[i : i + run] for i in range(0, len(numbers), run)])
     flow = as_completed()
     for _ in range(bound):
         _submit(client, flow, shared, journal, waiting)
     for future in flow:
         try:
-            number = future.result()
+            count = future.result()
         except Exception as error:  # whatever the worker raised, told with the part it was at
             raise RunError(f"{future.key}: failed on the cluster: {type(error).__name__}: {error}") from error
         _submit(client, flow, shared, journal, waiting)
-        yield number
+        yield count
 
 
-def _submit(client: Client, flow: Any, shared: Any, journal: Journal, waiting: Iterator[int]) -> None:
-    number = next(waiting, None)
-    if number is not None:
-        key = f"scisr-part-{number}-{journal.key[:12]}"
-        flow.add(client.submit(compute_part, shared, journal, number, key=key, retries=_RETRIES, pure=False))
+def _submit(client: Client, flow: Any, shared: Any, journal: Journal, waiting: Iterator[list[int]]) -> None:
+    numbers = next(waiting, None)
+    if numbers is not None:
+        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{journal.key[:12]}"
+        flow.add(client.submit(compute_run, shared, journal, numbers, key=key, retries=_RETRIES, pure=False))
 
 
-def compute_part(source: PartedSource, journal: Journal, number: int) -> int:
-    """Compute one part and keep it in the journal; runs on a worker."""
-    if not journal.has(number):
-        ((_, block),) = source.stream_parts([number])
+def compute_run(source: PartedSource, journal: Journal, numbers: list[int]) -> int:
+    """Compute the parts with these numbers that are not there yet and keep them in the journal; runs on a worker."""
+    for number, block in source.stream_parts([n for n in numbers if not journal.has(n)]):
         journal.write(number, block)
-    return number
+    return len(numbers)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from sciSR import __version__
@@ -89,13 +90,14 @@ def upscale(
         GeometryError: a factor or spacing that the network cannot reach.
 
     Example:
-        >>> import torch
+        >>> import numpy as np
         >>> low = Raster.from_array(np.ones((1, 6, 8), np.float32), affine=np.eye(3), axes="cyx")
         >>> upscale(low, "cubic", scale=2).shape
         (1, 12, 16)
     """
     if scale is not None and target_spacing is not None:
         raise InputError("upscale: scale and target_spacing exclude each other; give one")
+    _check_any_value(raster)
     wanted = wanted_grid(raster, scale, target_spacing)
     if backend not in ("auto", "torch", "compile", "openvino"):
         raise InputError(f"backend: {backend!r} came; expected auto, torch, compile or openvino")
@@ -116,6 +118,15 @@ def upscale(
     fine = regrid(result, target.grid.shape)
     facts = {**result.source.record(), "resampled": fine.source.record()}  # type: ignore[attr-defined]
     return fine.replace(source=RecordedSource(fine.source, facts), grid=target.grid)
+
+
+def _check_any_value(raster: Raster) -> None:
+    """Refuse a raster without a single valid value; reads no farther than the first block that has one."""
+    for _, block in raster.stream():
+        valid = True if block.valid is None else block.valid
+        if (np.isfinite(block.values) & valid).any():
+            return
+    raise InputError(f"{raster.name}: no valid value: every pixel is NaN or nodata, nothing to upscale")
 
 
 def holds_classes(raster: Raster, labels: bool | None = None) -> bool:
