@@ -194,6 +194,35 @@ def test_a_record_finds_an_input_that_moved_only_where_it_is_told(tmp_path: Path
     assert again.done[0].record.output.sha256 == read_record(record).output.sha256
 
 
+def test_a_record_finds_its_files_from_another_folder(
+    tmp_path: Path, volume: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = run(settings(Path("in/scan.nii.gz"), Path("out"), "w/small.safetensors"))
+    record = (tmp_path / first.done[0].job.record).resolve()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = run_workflow(record, output="again", watcher=Listener())
+    assert again.done[0].record.output.sha256 == read_record(record).output.sha256
+    weights.unlink()
+    with pytest.raises(MissingFileError, match=r"small\.safetensors"):
+        run_workflow(record, output="third", watcher=Listener())
+
+
+def test_both_files_of_a_pair_count(tmp_path: Path) -> None:
+    header = write_volume(tmp_path / "in" / "scan.img").with_suffix(".hdr")
+    first = run(settings(header, tmp_path / "out"))
+    record = record_of(first)
+    assert sorted(Path(fact.path).name for fact in record.inputs) == ["scan.hdr", "scan.img"]
+    path = first.done[0].job.record
+    again = run_workflow(path, output=tmp_path / "again", watcher=Listener())
+    assert again.done[0].record.output.sha256 == record.output.sha256
+    image = header.with_suffix(".img")
+    image.write_bytes(image.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(InputError, match=r"scan\.img: its sha256 is"):
+        run_workflow(path, output=tmp_path / "third", watcher=Listener())
+
+
 def test_a_remade_output_with_other_bytes_is_a_failure(tmp_path: Path, volume: Path) -> None:
     path = run(settings(volume, tmp_path / "out")).done[0].job.record
     values = json.loads(path.read_text(encoding="utf-8"))
