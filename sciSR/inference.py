@@ -132,12 +132,14 @@ def _check_any_value(raster: Raster) -> None:
 def holds_classes(raster: Raster, labels: bool | None = None) -> bool:
     """Whether to refine as classes.
 
-    A raster of several channels is one only if it was said; one of a single channel is looked at.
+    A raster of several channels, or a part of a file, is one only if it was said; a whole one of a single channel is
+    looked at.
 
     Raises:
         InputError: it looks like a label map and nobody said what it is.
     """
-    if len(raster.channels) > 1:
+    part = raster.metadata is not None and raster.metadata.grid.shape != raster.grid.shape
+    if len(raster.channels) > 1 or part:
         said = None if raster.metadata is None else raster.metadata.items.get("labels")
         return bool(labels if labels is not None else said)
     return check_labels(raster, labels)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from sciSR.config.loading import REFERENCES, model_of, workflow_schema
 from sciSR.config.schema import Section
@@ -60,10 +59,10 @@ def _section(path: str, field: FieldInfo, schema: dict[str, Any], shown: dict[st
 
 
 def _default(field: FieldInfo) -> Any:
-    value = field.get_default(call_default_factory=True)
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
     if isinstance(value, Section):
         return value.model_dump()
-    return None if value is PydanticUndefined else value
+    return value
 
 
 def _kind(schema: dict[str, Any]) -> str:
