@@ -1,0 +1,330 @@
+"""The training loop beside its peers: the same network, the same batch, the same device, alternating in one process.
+
+    python benchmarks/training.py                       # the table of docs: a scene and a volume
+    python benchmarks/training.py --device cuda --batch 64 --turns 5
+
+Arms: sciSR's own loop (:func:`sciSR.training.loop.run`, with moving average, clipping and the state that is kept), the
+loop that a MONAI user writes (CacheDataset, random crops and flips, blur and zoom, DataLoader), and BasicSR's loop.
+BasicSR 1.4.2 cannot be installed (its setup fails to build, and it imports a module that torchvision no longer has), so
+what its ``PairedImageDataset`` and ``SRModel.optimize_parameters`` do is stated again here: pairs of PNG tiles read
+from disk, cropped, mirrored and turned, a step of Adam, and a moving average parameter by parameter. It has no 3D.
+"bare" is the network's step alone on one fixed batch: what no data loading can beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from sciSR.degradation import load_sensor
+from sciSR.io import open_raster
+from sciSR.losses import build_loss
+from sciSR.networks import build_network
+from sciSR.networks.spec import SRNetwork
+from sciSR.normalization import Normalization
+from sciSR.sampling import Augmentation, PairMaker, Reference, decode
+from sciSR.training.lessons import Supervised
+from sciSR.training.loop import Settings, run
+from sciSR.training.setup import launch
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENES = (ROOT / "../shared/data/sat/sentinel2_10m_b02b03b04b08.tif", ROOT / "examples/data/sentinel2_crop.tif")
+VOLUMES = (ROOT / "../shared/data/mri/t1_head_0.7mm_pddl.nii.gz", ROOT / "examples/data/mri_t1_head_crop.nii.gz")
+
+Arm = Callable[[int], None]
+"""Does so many steps."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on one kind of data."""
+
+    name: str
+    ndim: int
+    channels: int
+    features: int
+    blocks: int
+    patch: int
+    sensor: str
+
+    def network(self) -> SRNetwork:
+        """The network, always the same."""
+        torch.manual_seed(0)
+        return build_network(
+            "edsr", ndim=self.ndim, in_channels=self.channels, scale=2, features=self.features, blocks=self.blocks
+        )
+
+
+CASES = {
+    "scene": Case("scene", 2, 3, 64, 8, 48, "sentinel-2"),
+    "volume": Case("volume", 3, 1, 16, 8, 16, "mri"),
+}
+
+
+def main() -> None:
+    """Run the arms and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="steps of an arm in one turn")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the peers' DataLoaders")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/training.md")
+    options = parser.parse_args()
+    rows = [row for name in options.cases for row in measure(CASES[name], options)]
+    lines = [
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, device {options.device}; median of {options.turns} turns of "
+        f"{options.steps} steps, load {os.getloadavg()[0]:.1f}",
+        "",
+        "| case | arm | steps/s | patches/s | of bare |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    text = "\n".join(lines)
+    print(text)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(f"# Training, measured by benchmarks/training.py\n\n{text}\n", encoding="utf-8")
+
+
+def measure(case: Case, options: argparse.Namespace) -> list[str]:
+    """The rows of a case: every arm takes its turn, then all again."""
+    with tempfile.TemporaryDirectory() as folder:
+        arms = build_arms(case, options, Path(folder))
+        times: dict[str, list[float]] = {name: [] for name in arms}
+        for arm in arms.values():
+            arm(2)
+        for _ in range(options.turns):
+            for name, arm in arms.items():
+                _wait(options.device)
+                start = time.perf_counter()
+                arm(options.steps)
+                _wait(options.device)
+                times[name].append((time.perf_counter() - start) / options.steps)
+    bare = statistics.median(times["bare float32"])
+    rows = []
+    for name, each in times.items():
+        step = statistics.median(each)
+        rows.append(
+            f"| {case.name} | {name} | {1 / step:.2f} | {options.batch / step:.1f} | {100 * bare / step:.0f} % |"
+        )
+    return rows
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def build_arms(case: Case, options: argparse.Namespace, folder: Path) -> dict[str, Arm]:
+    """The arms of a case, data read and networks built."""
+    crop = _values(case)
+    arms = {
+        "bare float32": bare(case, crop, options),
+        "sciSR float32": own(case, crop, options, folder, "float32"),
+        "sciSR bf16": own(case, crop, options, folder, "bf16"),
+        "MONAI CacheDataset": monai_loop(case, crop, options),
+    }
+    if case.ndim == 2:
+        arms["BasicSR, stated again"] = basicsr_loop(case, crop, options, folder)
+    return arms
+
+
+def _values(case: Case) -> Tensor:
+    """Normalised values ``(c, [z,] y, x)`` that all arms learn from."""
+    path = next(p for p in (SCENES if case.ndim == 2 else VOLUMES) if p.exists())
+    bands = (0, 1, 2) if case.ndim == 2 else None
+    (crop,) = decode(
+        Reference(open_raster(path), bands=bands),
+        normalization=Normalization("percentile"),
+        channels=case.channels,
+        scale=(2,) * case.ndim,
+    )
+    return crop.high
+
+
+def _maker(case: Case, high: Tensor, device: str) -> PairMaker:
+    from sciSR.normalization import IntensityMap
+    from sciSR.sampling import Crop
+
+    crop = Crop("data", high, (1.0,) * case.ndim, IntensityMap())
+    sensor = load_sensor(case.sensor).for_channels([f"B0{k}" for k in (2, 3, 4)][: case.channels])
+    return PairMaker([crop], patch=(case.patch,) * case.ndim, scale=(2,) * case.ndim, sensor=sensor, device=device)
+
+
+def bare(case: Case, high: Tensor, options: argparse.Namespace) -> Arm:
+    """Forward, backward and step on one fixed batch."""
+    network = case.network().to(options.device)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+    low, target, _ = _maker(case, high, options.device).make(0, 0, range(options.batch))
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            nn.functional.l1_loss(network(low), target).backward()
+            optimizer.step()
+
+    return steps
+
+
+def own(case: Case, high: Tensor, options: argparse.Namespace, folder: Path, precision: str) -> Arm:
+    """Steps of sciSR's loop."""
+    network = case.network()
+    maker = _maker(case, high, options.device)
+    fabric = launch(options.device, 1, 1, precision)
+    network.to(fabric.device)
+
+    def steps(count: int) -> None:
+        settings = Settings(
+            patch=(case.patch,) * case.ndim, batch=options.batch, steps=count, minutes=None, learning_rate=1e-4,
+            warmup=0, schedule="constant", final_learning_rate=1.0, weight_decay=0.0, loss="l1", ema=0.999, clip=1.0,
+            accumulate=1, precision=precision, seed=0, validate_every=count, patience=None, dry_run=False,
+            augment=Augmentation(),
+        )  # fmt: skip
+        run(fabric, network, maker, Supervised(build_loss("l1")), settings, validator=None,
+            state=folder / f"{precision}.pt", resume=False, compiled=False, observe=lambda record: None,
+            progress=None)  # fmt: skip
+
+    return steps
+
+
+def monai_loop(case: Case, high: Tensor, options: argparse.Namespace) -> Arm:
+    """What a MONAI user writes: cached volume, random crops, DataLoader; the patch is blurred and zoomed on the CPU."""
+    from monai.data import CacheDataset
+    from monai.transforms import (
+        Compose,
+        CopyItemsd,
+        EnsureTyped,
+        GaussianSmoothd,
+        RandFlipd,
+        RandSpatialCropd,
+        Zoomd,
+    )
+
+    size = (2 * case.patch,) * case.ndim
+    flips = [RandFlipd(keys="high", prob=0.5, spatial_axis=axis) for axis in range(case.ndim)]
+    transform = Compose(
+        [
+            EnsureTyped(keys="high"),
+            RandSpatialCropd(keys="high", roi_size=size, random_size=False),
+            *flips,
+            CopyItemsd(keys="high", names="low"),
+            GaussianSmoothd(keys="low", sigma=0.85),
+            Zoomd(keys="low", zoom=0.5, keep_size=False, mode="area"),
+        ]
+    )
+    # one item is one patch, so the item is repeated as often as an epoch has patches
+    data = CacheDataset([{"high": high}] * (options.batch * 1000), transform, cache_num=1, progress=False)
+    loader = DataLoader(
+        data, batch_size=options.batch, num_workers=options.workers, persistent_workers=options.workers > 0
+    )
+    network = case.network().to(options.device)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+    feed = iter(loader)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            batch = next(feed)
+            low = batch["low"].as_tensor().to(options.device)
+            target = batch["high"].as_tensor().to(options.device)
+            optimizer.zero_grad()
+            nn.functional.l1_loss(network(low), target).backward()
+            optimizer.step()
+
+    return steps
+
+
+class _PairedTiles(Dataset[dict[str, Tensor]]):
+    """Pairs of PNG tiles: 480 fine pixels, cropped, mirrored and turned, as BasicSR's PairedImageDataset does."""
+
+    def __init__(self, folder: Path, patch: int, length: int) -> None:
+        self.high = sorted((folder / "high").glob("*.png"))
+        self.low = sorted((folder / "low").glob("*.png"))
+        self.patch, self.length = patch, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        from PIL import Image
+
+        number = index % len(self.high)
+        high = np.asarray(Image.open(self.high[number]), dtype=np.float32) / 255
+        low = np.asarray(Image.open(self.low[number]), dtype=np.float32) / 255
+        top = random.randint(0, low.shape[0] - self.patch)
+        left = random.randint(0, low.shape[1] - self.patch)
+        low = low[top : top + self.patch, left : left + self.patch]
+        high = high[2 * top : 2 * (top + self.patch), 2 * left : 2 * (left + self.patch)]
+        for turn, chosen in ((lambda a: a[:, ::-1], random.random() < 0.5), (lambda a: a[::-1], random.random() < 0.5),
+                             (lambda a: a.transpose(1, 0, 2), random.random() < 0.5)):  # fmt: skip
+            if chosen:
+                low, high = turn(low), turn(high)
+        return {"lq": _to_tensor(low), "gt": _to_tensor(high)}
+
+
+def _to_tensor(image: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def basicsr_loop(case: Case, high: Tensor, options: argparse.Namespace, folder: Path) -> Arm:
+    """BasicSR's dataset and optimize_parameters."""
+    _write_tiles(high, folder)
+    data = _PairedTiles(folder, case.patch, options.batch * 1000)
+    loader = DataLoader(
+        data, batch_size=options.batch, num_workers=options.workers, persistent_workers=options.workers > 0
+    )
+    network = case.network().to(options.device)
+    average = copy.deepcopy(network)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, betas=(0.9, 0.99))
+    feed = iter(loader)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            batch = next(feed)
+            low, target = batch["lq"].to(options.device), batch["gt"].to(options.device)
+            optimizer.zero_grad()
+            loss = nn.functional.l1_loss(network(low), target)
+            loss.backward()
+            optimizer.step()
+            mine, theirs = dict(average.named_parameters()), dict(network.named_parameters())
+            for key in mine:
+                mine[key].data.mul_(0.999).add_(theirs[key].data, alpha=0.001)
+            loss.mean().item()
+
+    return steps
+
+
+def _write_tiles(high: Tensor, folder: Path) -> None:
+    """The scene as pairs of PNG tiles, 480 and 240 pixels."""
+    from PIL import Image
+
+    for name in ("high", "low"):
+        (folder / name).mkdir(exist_ok=True)
+    size = min(480, *high.shape[1:]) // 2 * 2
+    fine = (high.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    for number, (y, x) in enumerate(
+        (y, x) for y in range(0, fine.shape[0] - size + 1, size) for x in range(0, fine.shape[1] - size + 1, size)
+    ):
+        tile = Image.fromarray(fine[y : y + size, x : x + size])
+        tile.save(folder / "high" / f"{number:04d}.png")
+        tile.resize((size // 2, size // 2), Image.Resampling.BICUBIC).save(folder / "low" / f"{number:04d}.png")
+
+
+if __name__ == "__main__":
+    main()
