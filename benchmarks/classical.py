@@ -71,11 +71,11 @@ def methods(case: Case, fitted: bool) -> Iterator[tuple[str, SRNetwork]]:
     """The methods by name, ready to run."""
     ndim = len(case.reference.grid.shape)
     sensor = load_sensor(case.sensor)
+    noisy = {**sensor.to_dict(), "noise": {"kind": "gaussian", "std": case.noise}}
     for name in METHODS:
-        yield name, build_classical(name, ndim=ndim, scale=case.scale, sensor=sensor)
+        yield name, build_classical(name, ndim=ndim, scale=case.scale, sensor=noisy)
     yield "wiener, noise 0.3", build_classical("wiener", ndim=ndim, scale=case.scale, sensor=sensor, noise=0.3)
     if fitted:
-        noisy = {**sensor.to_dict(), "noise": {"kind": "gaussian", "std": case.noise}}
         yield "least squares", fit_least_squares([case.examples], ndim=ndim, scale=case.scale, sensor=noisy)
         yield "sparse", fit_dictionary(Sparse, [case.examples], ndim=ndim, scale=case.scale, sensor=noisy, atoms=256)
         yield "A+", fit_dictionary(APlus, [case.examples], ndim=ndim, scale=case.scale, sensor=noisy, atoms=256)

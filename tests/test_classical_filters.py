@@ -229,6 +229,15 @@ def test_total_variation_lowers_what_it_minimises() -> None:
     assert costs[2] - costs[3] < 0.05 * (costs[0] - costs[3])
 
 
+def test_total_variation_weighs_with_the_noise_of_the_sensor() -> None:
+    clean = build_classical("tv", ndim=2, scale=2, sensor="box")
+    noisy = build_classical("tv", ndim=2, scale=2, sensor={"noise": {"kind": "gaussian", "std": 0.02}})
+    assert clean.arguments["weight"] == 0.0003
+    assert noisy.arguments["weight"] == pytest.approx(0.002)
+    assert clean.card is not None
+    assert clean.card.normalization is not None
+
+
 def test_total_variation_tiles_with_its_reach() -> None:
     network = build_classical("tv", ndim=2, scale=2, iterations=4, weight=0.01)
     radius = network.spec.receptive_radius

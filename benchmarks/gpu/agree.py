@@ -62,7 +62,9 @@ def _maker(device: str) -> PairMaker:
     scan = _sample(3, 1)
     crops = decode(Reference(scan), normalization=Normalization("percentile"), channels=1, scale=(2, 2, 2))
     vary = Augmentation(gain=(0.7, 1.4), gamma=(0.7, 1.4), invert=0.3, width=(0.8, 1.2))
-    return PairMaker(crops, patch=(8, 8, 8), scale=(2, 2, 2), sensor=load_sensor("mri"), augmentation=vary, device=device)
+    return PairMaker(
+        crops, patch=(8, 8, 8), scale=(2, 2, 2), sensor=load_sensor("mri"), augmentation=vary, device=device
+    )
 
 
 def _batches(device: str) -> Iterator[tuple[str, float, float, bool]]:

@@ -1,7 +1,8 @@
 """The training data of the shipped weights in small: ``python -m benchmarks.gpu.pack`` writes ``.gpu``.
 
-Each array is cropped, delta-coded and packed with xz; ``manifest.json`` holds the settings of ``workflows/train_*.yaml`` and
-where the arrays lie, so that a machine without GDAL can train from them. :func:`references` reads them again.
+Each array is cropped, delta-coded and packed with xz; ``manifest.json`` holds the settings of
+``workflows/train_*.yaml`` and where the arrays lie, so that a machine without GDAL can train from them.
+:func:`references` reads them again.
 """
 
 from __future__ import annotations
@@ -112,9 +113,7 @@ def references(name: str, role: str) -> list[Any]:
         raster = Raster.from_array(load(entry["array"]), affine=affine, axes=tuple(facts["axes"]), name=entry["array"])
         held = entry["held_out"] and {axis: tuple(span) for axis, span in entry["held_out"].items()}
         bands = entry["bands"] and tuple(entry["bands"])
-        made.append(
-            Reference(raster, coarsen=entry["coarsen"], weight=entry["weight"], bands=bands, held_out=held)
-        )
+        made.append(Reference(raster, coarsen=entry["coarsen"], weight=entry["weight"], bands=bands, held_out=held))
     return made
 
 

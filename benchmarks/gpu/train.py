@@ -1,6 +1,7 @@
 """Train the shipped weights on a GPU: ``python -m benchmarks.gpu.train --minutes 4.5 mri-x2 …``.
 
-The settings are those of ``workflows/train_*.yaml``, with a larger batch, bfloat16, and as many steps as the minutes hold.
+The settings are those of ``workflows/train_*.yaml``, with a larger batch, bfloat16, and as many steps as the
+minutes hold.
 """
 
 from __future__ import annotations

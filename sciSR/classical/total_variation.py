@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sciSR.classical.method import AnySensor, Classical, WholeScale, sensor_of
 from sciSR.classical.phase_filter import Wiener
+from sciSR.degradation import load_sensor
 from sciSR.errors import InputError
 from sciSR.grid import SPATIAL_AXES
 from sciSR.networks.spec import NetworkCard
@@ -16,6 +17,9 @@ from sciSR.normalization import Normalization
 from sciSR.resampling import sample_axis_adjoint
 
 __all__ = ["TotalVariation"]
+
+
+_LEAST_WEIGHT = 0.0003
 
 
 class TotalVariation(Classical):
@@ -30,8 +34,9 @@ class TotalVariation(Classical):
         ndim: spatial axes, 2 or 3.
         scale: whole factor per axis.
         in_channels: channels it takes; each for itself.
-        sensor: what made the input coarse; its noise is left out.
-        weight: of the total variation, per coarse pixel; about the noise's standard deviation times a tenth.
+        sensor: what made the input coarse.
+        weight: of the total variation, per coarse pixel; None: a tenth of the standard deviation of the sensor's noise,
+            at least 0.0003. At 0.0003 a clean input keeps its detail, at 0.001 noise of 1 % of the range is gone.
         iterations: steps.
     """
 
@@ -46,10 +51,12 @@ class TotalVariation(Classical):
         scale: WholeScale,
         in_channels: int = 1,
         sensor: AnySensor = None,
-        weight: float = 0.001,
+        weight: float | None = None,
         iterations: int = 40,
     ) -> None:
         chosen = sensor_of(sensor)
+        if weight is None:
+            weight = max(_LEAST_WEIGHT, 0.1 * load_sensor(sensor).noise.std if sensor is not None else 0.0)
         super().__init__(
             ndim=ndim, scale=scale, in_channels=in_channels, sensor=chosen, weight=weight, iterations=iterations
         )
