@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciSR.errors import InputError, RunError
-from sciSR.journal import Journal, PartedSource, journal_folder, journal_key
+from sciSR.journal import Journal, PartedSource, journal_folder, journal_key, parted_source
 from sciSR.raster import Raster
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def compute_parts(
         InputError: distributed is not installed, the scheduler does not answer, or the source has no parts.
         RunError: a part failed on every worker that tried it.
     """
-    source = raster.source
-    if not isinstance(source, PartedSource):
+    source = parted_source(raster.source)
+    if source is None:
         raise InputError(f"{raster.name}: only the result of a network can be computed on a cluster")
     journal = Journal(journal_folder(target), journal_key(raster))
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,15 +21,24 @@ import numpy as np
 
 from sciSR import __version__
 from sciSR.errors import InputError
-from sciSR.raster import Block, Raster, Window, windows
+from sciSR.raster import Block, BlockSource, Raster, Window, windows
 
 _PLAIN = (str, int, float, bool, type(None))
 
-__all__ = ["Journal", "PartedSource", "file_checksum", "journal_folder", "journal_key", "journalled"]
+__all__ = [
+    "FollowingSource",
+    "Journal",
+    "PartedSource",
+    "file_checksum",
+    "journal_folder",
+    "journal_key",
+    "journalled",
+    "parted_source",
+]
 
 
 @runtime_checkable
-class PartedSource(Protocol):
+class PartedSource(BlockSource, Protocol):
     """A source that can compute chosen parts."""
 
     @property
@@ -43,6 +52,20 @@ class PartedSource(Protocol):
 
     def record(self) -> dict[str, Any]:
         """What decides the values, as plain values."""
+        ...
+
+
+@runtime_checkable
+class FollowingSource(Protocol):
+    """A source whose values are made from those of another, row by row."""
+
+    @property
+    def inner(self) -> BlockSource:
+        """The other source."""
+        ...
+
+    def over(self, source: BlockSource) -> BlockSource:
+        """The same over a source with the same values."""
         ...
 
 
@@ -106,15 +129,13 @@ def journal_key(raster: Raster) -> str:
     Raises:
         InputError: the raster's source cannot be computed in parts, or its input is no file that can be told again.
     """
-    if not isinstance(raster.source, PartedSource):
-        raise InputError(
-            f"{raster.name}: resume works on the result of a network, not on {type(raster.source).__name__}"
-        )
+    if parted_source(raster.source) is None:
+        raise InputError(f"{raster.name}: resume works on the result of a network, and there was none")
     path = raster.metadata.path if raster.metadata is not None else None
     if path is None or not Path(path).exists():
         raise InputError(f"{raster.name}: resume needs an input that is a local file or folder; run without it")
     facts = {
-        "record": raster.source.record(),
+        "record": _records(raster.source),
         "input": file_checksum(Path(path)),
         "grid": raster.grid.to_dict(),
         "encoding": asdict(raster.encoding),
@@ -140,32 +161,54 @@ def file_checksum(path: Path) -> str:
 
 def journalled(raster: Raster, journal: Journal) -> Raster:
     """The same raster, whose finished parts come from the journal and whose new ones go into it."""
-    assert isinstance(raster.source, PartedSource)
-    return raster.replace(source=_JournalledSource(raster, raster.source, journal))
+    return raster.replace(source=_rebuilt(raster.source, journal))
+
+
+def parted_source(source: BlockSource) -> PartedSource | None:
+    """The source itself, or the one that it follows, that can compute chosen parts; None where there is none."""
+    while not isinstance(source, PartedSource):
+        if not isinstance(source, FollowingSource):
+            return None
+        source = source.inner
+    return source
+
+
+def _records(source: BlockSource) -> list[dict[str, Any]]:
+    """What the source and those that it follows say of themselves."""
+    own = [source.record()] if hasattr(source, "record") else []
+    return own + (_records(source.inner) if isinstance(source, FollowingSource) else [])
+
+
+def _rebuilt(source: BlockSource, journal: Journal) -> BlockSource:
+    if isinstance(source, PartedSource):
+        return _JournalledSource(source, journal)
+    assert isinstance(source, FollowingSource)
+    return source.over(_rebuilt(source.inner, journal))
 
 
 class _JournalledSource:
     """A source that streams its parts through a journal."""
 
-    def __init__(self, raster: Raster, source: PartedSource, journal: Journal) -> None:
-        self._inner = raster.source
+    by_slabs = True
+
+    def __init__(self, source: PartedSource, journal: Journal) -> None:
         self._source = source
         self._journal = journal
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._inner.shape
+        return self._source.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._inner.dtype
+        return self._source.dtype
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        return self._inner.chunks
+        return self._source.chunks
 
     def read(self, window: Window) -> Block:
-        return self._inner.read(window)
+        return self._source.read(window)
 
     def record(self) -> dict[str, Any]:
         return self._source.record()

@@ -30,6 +30,20 @@ class RecordedSource:
         return self._source.dtype
 
     @property
+    def by_slabs(self) -> bool:
+        """Whether the source streams slab after slab."""
+        return getattr(self._source, "by_slabs", False)
+
+    @property
+    def inner(self) -> BlockSource:
+        """The other source."""
+        return self._source
+
+    def over(self, source: BlockSource) -> RecordedSource:
+        """The same facts beside another source."""
+        return RecordedSource(source, self._facts)
+
+    @property
     def chunks(self) -> tuple[int, ...]:
         """Block shape in which reading costs least."""
         return self._source.chunks

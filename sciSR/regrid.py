@@ -1,7 +1,8 @@
 """Lazy resampling of a raster to another pixel count over the same field of view, by any factor.
 
 Block by block and exact: an output block reads the input pixels under its kernel, mirrored only at the image's own
-border, so the result does not depend on the blocks. Nearest neighbour keeps the values' own type.
+border, so the result does not depend on the blocks. Nearest neighbour keeps the values' own type. What comes out of a
+network is taken as it streams, each value once, and only the rows under the kernel are kept.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class RegriddedSource:
         self._kernel = kernel
         self._axes = [_AxisTaps(n, m, kernel, antialias) for n, m in zip(raster.grid.shape, shape, strict=True)]
         self._near = [_AxisTaps(n, m, "nearest", False) for n, m in zip(raster.grid.shape, shape, strict=True)]
+        self._antialias = antialias
         self._source: BlockSource = raster.source
         narrow = raster.dtype.itemsize <= (4 if raster.dtype.kind == "f" else 2)
         self._reach = max(_FILL_REACH, *(axis.reach + 1 for axis in self._axes))
@@ -80,17 +82,44 @@ class RegriddedSource:
         """What was done, for the run record."""
         return {"executor": "regrid", "kernel": self._kernel, "shape": list(self._shape)}
 
+    @property
+    def inner(self) -> BlockSource:
+        """What is resampled."""
+        return self._source
+
+    def over(self, source: BlockSource) -> RegriddedSource:
+        """The same resampling of another source of the same shape."""
+        shape = self._shape[self._lead :]
+        return RegriddedSource(self._raster.replace(source=source), shape, self._kernel, self._antialias)
+
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, in slabs."""
-        for window in windows(self._shape, self.chunks):
-            yield window, self.read(window)
+        if not getattr(self._source, "by_slabs", False):
+            for window in windows(self._shape, self.chunks):
+                yield window, self.read(window)
+            return
+        rows = _RollingRows(self._source, self._lead)
+        try:
+            for window in windows(self._shape, self.chunks):
+                needed = self._needed(window)
+                yield window, self._resampled(window, needed, rows.take(needed))
+        finally:
+            rows.close()
 
     def read(self, window: Window) -> Block:
         """The values under ``window``."""
+        needed = self._needed(window)
+        return self._resampled(window, needed, self._source.read(needed))
+
+    def _needed(self, window: Window) -> Window:
+        """The input's window under the kernels of ``window``."""
         lead, spatial = window[: self._lead], window[self._lead :]
         spans = [axis.span(part, self._reach) for axis, part in zip(self._axes, spatial, strict=True)]
-        block = self._source.read(lead + tuple(slice(a, b) for a, b in spans))
-        starts = [a for a, _ in spans]
+        return lead + tuple(slice(a, b) for a, b in spans)
+
+    def _resampled(self, window: Window, needed: Window, block: Block) -> Block:
+        spatial = window[self._lead :]
+        starts = [part.start for part in needed[self._lead :]]
         valid = None if block.valid is None else self._pick(block.valid, spatial, starts)
         if self._kernel == "nearest":
             return Block(self._pick(block.values, spatial, starts), valid)
@@ -117,6 +146,75 @@ class RegriddedSource:
         good = np.broadcast_to(valid, values.shape).reshape(flat.shape)
         parts = [fill_invalid(v, g, self._reach).astype(values.dtype) for v, g in zip(flat, good, strict=True)]
         return np.where(good, flat, np.stack(parts)).reshape(values.shape)
+
+
+class _RollingRows:
+    """The rows that are still needed of a source that streams slab after slab along its first spatial axis."""
+
+    def __init__(self, source: BlockSource, lead: int) -> None:
+        self._stream = source.stream()
+        self._axis = lead
+        self._shape = source.shape
+        self._step: Window = ()
+        self._first = 0
+        self._rows: list[_Row] = []
+
+    def take(self, window: Window) -> Block:
+        """The values under ``window``; rows before it are forgotten."""
+        lead, part = window[: self._axis], window[self._axis]
+        if lead != self._step:
+            self._step, self._first, self._rows = lead, 0, []
+        drop = min(part.start - self._first, len(self._rows))
+        self._first, self._rows = self._first + drop, self._rows[drop:]
+        while not self._whole(part.stop):
+            self._put(*next(self._stream))
+        rows = self._rows[: part.stop - self._first]
+        across = (*[slice(None)] * self._axis, *window[self._axis + 1 :])
+        values = np.stack([row.values[across] for row in rows], self._axis)
+        if all(row.valid is None for row in rows):
+            return Block(values, None)
+        marks = [np.ones(row.values.shape, bool) if row.valid is None else row.valid for row in rows]
+        return Block(values, np.stack([mark[across] for mark in marks], self._axis))
+
+    def close(self) -> None:
+        """End the stream."""
+        close = getattr(self._stream, "close", None)
+        if close is not None:
+            close()
+
+    def _whole(self, stop: int) -> bool:
+        return len(self._rows) >= stop - self._first and all(r.missing == 0 for r in self._rows[: stop - self._first])
+
+    def _put(self, window: Window, block: Block) -> None:
+        if window[: self._axis] != self._step:
+            return
+        part = window[self._axis]
+        across = window[: self._axis] + window[self._axis + 1 :]
+        at = tuple(slice(None) if i < self._axis else p for i, p in enumerate(across))
+        size = [n.stop - n.start for n in window[: self._axis]] + list(self._shape[self._axis + 1 :])
+        for number in range(max(part.start, self._first), part.stop):
+            while len(self._rows) <= number - self._first:
+                self._rows.append(_Row(size, block.values.dtype))
+            pick = (*[slice(None)] * self._axis, number - part.start)
+            valid = None if block.valid is None else np.broadcast_to(block.valid, block.values.shape)[pick]
+            self._rows[number - self._first].put(at, block.values[pick], valid)
+
+
+class _Row:
+    """One row, as far as it has come."""
+
+    def __init__(self, size: list[int], dtype: np.dtype[Any]) -> None:
+        self.values = np.empty(size, dtype)
+        self.valid: NDArray[Any] | None = None
+        self.missing = self.values.size
+
+    def put(self, at: Window, values: NDArray[Any], valid: NDArray[Any] | None) -> None:
+        self.values[at] = values
+        self.missing -= values.size
+        if valid is not None:
+            if self.valid is None:
+                self.valid = np.ones(self.values.shape, bool)
+            self.valid[at] = valid
 
 
 class _AxisTaps:

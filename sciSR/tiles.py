@@ -139,7 +139,13 @@ class TileJob:
 
 
 class UpscaledSource:
-    """The refined raster as a lazy source of blocks."""
+    """The refined raster as a lazy source of blocks.
+
+    Attributes:
+        by_slabs: :meth:`stream` gives slab after slab along the first spatial axis, all channels at once.
+    """
+
+    by_slabs = True
 
     def __init__(self, job: TileJob, *, workers: int, facts: dict[str, Any]) -> None:
         self.job = job

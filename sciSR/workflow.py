@@ -20,7 +20,7 @@ from sciSR.console import LogWatcher, Watcher, one_line
 from sciSR.errors import SciSRError, SciSRWarning
 from sciSR.evaluation import ScoreTable
 from sciSR.io import check_target, open_raster, save_raster
-from sciSR.journal import PartedSource
+from sciSR.journal import parted_source
 from sciSR.networks import weights_path
 from sciSR.preflight import check_workflow
 from sciSR.raster import Raster
@@ -247,7 +247,7 @@ class _Run:
 
     def _write(self, result: Raster, job: Job) -> None:
         """Compute the result and write it; on a cluster, or going on where a killed run stopped, part by part."""
-        resume = self.resume and not job.remote and len(job.sources) == 1 and isinstance(result.source, PartedSource)
+        resume = self.resume and not job.remote and len(job.sources) == 1 and parted_source(result.source) is not None
         options = self.workflow.output.options
         if self.scheduler is not None:
             check_target(result, job.output, overwrite=self.overwrite, **options)

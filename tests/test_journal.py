@@ -9,8 +9,8 @@ import pytest
 
 from sciSR.errors import InputError
 from sciSR.inference import upscale
-from sciSR.journal import Journal, PartedSource, file_checksum, journal_key, journalled
-from sciSR.raster import Block, Metadata, Raster
+from sciSR.journal import Journal, PartedSource, file_checksum, journal_key, journalled, parted_source
+from sciSR.raster import Block, Metadata, Raster, Window
 from tests.test_inference import CASES, _network
 
 
@@ -113,3 +113,50 @@ def test_the_checksum_of_a_folder_follows_its_files(tmp_path: Path) -> None:
     assert file_checksum(tmp_path / "a") == file_checksum(tmp_path / "b")
     (tmp_path / "b" / "x").write_bytes(b"2")
     assert file_checksum(tmp_path / "a") != file_checksum(tmp_path / "b")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("settings", [{"tile": 16}, {"tile": "auto"}], ids=["tiles", "strips"])
+def test_a_resampled_result_streams_each_part_once_and_is_resumed(
+    case: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: 6)
+    monkeypatch.setattr("sciSR.regrid._BLOCK_VALUES", 2**13)
+    raster, arguments = CASES[case]
+
+    def result() -> Raster:
+        return upscale(raster, _network(**arguments), scale=1.5, precision="float32", **settings)
+
+    parted = parted_source(result().source)
+    assert parted is not None
+    seen: list[Window] = []
+    original = type(parted).stream
+
+    def watched(self: Any) -> Any:
+        for window, block in original(self):
+            seen.append(window)
+            yield window, block
+
+    monkeypatch.setattr(type(parted), "stream", watched)
+    streamed = _filled(result())
+    assert sum(int(np.prod([p.stop - p.start for p in window])) for window in seen) == np.prod(parted.shape)
+    whole = result().read()
+    np.testing.assert_allclose(streamed.values, whole.values, rtol=0, atol=2e-5 * np.nanmax(np.abs(whole.values)))
+    if whole.valid is not None:
+        np.testing.assert_array_equal(streamed.valid, whole.valid)
+    journal = Journal(tmp_path / "j", "key")
+    journal.open()
+    first = _filled(journalled(result(), journal))
+    (tmp_path / "j" / "part-00000000.npz").unlink()
+    np.testing.assert_array_equal(_filled(journalled(result(), journal)).values, first.values)
+    np.testing.assert_array_equal(first.values, streamed.values)
+
+
+def _filled(raster: Raster) -> Block:
+    block = Block(np.full(raster.shape, np.nan), np.ones(raster.shape, bool))
+    assert block.valid is not None
+    for window, part in raster.stream():
+        block.values[window] = part.values
+        if part.valid is not None:
+            block.valid[window] = part.valid
+    return block
