@@ -73,14 +73,18 @@ class Encoding:
         """Physical values of ``stored`` and where they are valid (bool, same shape), or None if all are.
 
         Args:
-            stored: array of the stored type.
+            stored: array of the stored type; NaN and infinity are no values.
             channel_axis: axis along which scale, offset and nodata vary; None if there is one channel.
         """
         valid = self._valid(stored, channel_axis)
         if self.identity:
             return stored, valid
         scale, offset = (_along(v, stored.ndim, channel_axis) for v in (self.scale, self.offset))
-        return (stored.astype(np.float64) * scale + offset).astype(self.value_dtype), valid
+        with np.errstate(over="ignore", invalid="ignore"):  # marks of no value may lie at the end of the type's range
+            physical = stored.astype(np.float64)
+            physical *= scale
+            physical += offset
+            return physical.astype(self.value_dtype, copy=False), valid
 
     def encode(
         self, values: NDArray[Any], valid: NDArray[Any] | None = None, channel_axis: int | None = None
@@ -102,7 +106,7 @@ class Encoding:
             scale: NDArray[Any] = _along(self.scale, values.ndim, channel_axis).astype(work)
             offset: NDArray[Any] = _along(self.offset, values.ndim, channel_axis).astype(work)
             stored = _cast((values.astype(work, copy=False) - offset) / scale, target)
-        valid = _also_finite(values, valid)
+        valid = _also_number(values, valid)
         for channel, part, ok in _per_channel(stored, valid, len(self.nodata), channel_axis):
             _settle_nodata(part, ok, self.nodata[channel])
         return stored
@@ -113,14 +117,15 @@ class Encoding:
         return narrow and all(abs(o / s) < 2**20 for s, o in product(self.scale, self.offset))
 
     def _valid(self, stored: NDArray[Any], channel_axis: int | None) -> NDArray[Any] | None:
-        valid = np.ones(stored.shape, dtype=bool)
-        if stored.dtype.kind == "f":
-            valid &= ~np.isnan(stored)
-        for channel, part, ok in _per_channel(stored, valid, len(self.nodata), channel_axis):
+        """Where there is a value, or None if everywhere, which costs no array of its own."""
+        holes = None if stored.dtype.kind != "f" or _all_finite(stored) else ~np.isfinite(stored)
+        for channel, part, _ in _per_channel(stored, None, len(self.nodata), channel_axis):
             mark = stored_mark(self.nodata[channel], stored.dtype)
-            if mark is not None and ok is not None:
-                ok &= part != mark
-        return None if valid.all() else valid
+            found = None if mark is None else part == mark
+            if found is not None and found.any():
+                holes = np.zeros(stored.shape, dtype=bool) if holes is None else holes
+                _per_channel(holes, None, len(self.nodata), channel_axis)[channel][1][...] |= found
+        return None if holes is None else ~holes
 
 
 def _along(values: tuple[float, ...], ndim: int, channel_axis: int | None) -> NDArray[np.float64]:
@@ -154,12 +159,16 @@ def _cast(values: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
     return clipped
 
 
-def _also_finite(values: NDArray[Any], valid: NDArray[Any] | None) -> NDArray[Any] | None:
-    if values.dtype.kind == "f":
-        nan = np.isnan(values)
-        if nan.any():
-            finite: NDArray[Any] = ~nan if valid is None else valid & ~nan
-            return finite
+def _all_finite(values: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite; sure where true, and found without an array of the values' size."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+
+
+def _also_number(values: NDArray[Any], valid: NDArray[Any] | None) -> NDArray[Any] | None:
+    if values.dtype.kind == "f" and not _all_finite(values):
+        number: NDArray[Any] = ~np.isnan(values) if valid is None else valid & ~np.isnan(values)
+        return number
     return None if valid is None else np.broadcast_to(valid, values.shape)
 
 

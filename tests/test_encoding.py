@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,39 @@ def test_the_text_of_the_least_float32_marks_it() -> None:
     valid = encoding.decode(stored)[1]
     assert valid is not None
     assert valid.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+def test_what_is_no_finite_number_is_no_value(hole: float) -> None:
+    stored = np.array([[1.0, hole, 3.0], [4.0, 7.0, hole]], np.float32)
+    for encoding in (Encoding("float32"), Encoding("float32", nodata=(7.0,)), Encoding("float32", (2.0,), (1.0,))):
+        valid = encoding.decode(stored)[1]
+        assert valid is not None
+        expected = np.isfinite(stored) & (stored != 7.0 if encoding.nodata[0] is not None else True)
+        np.testing.assert_array_equal(valid, expected)
+
+
+def test_values_whose_sum_overflows_are_valid() -> None:
+    assert Encoding("float32").decode(np.full(9, 3e38, np.float32))[1] is None
+
+
+@pytest.mark.parametrize("encoding", [Encoding("uint16"), Encoding("float32"), Encoding("uint16", nodata=(9.5,))])
+def test_reading_what_is_valid_everywhere_makes_no_copy(encoding: Encoding) -> None:
+    stored = np.zeros((64, 128, 128), encoding.dtype)
+    tracemalloc.start()
+    values, valid = encoding.decode(stored)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert values is stored
+    assert valid is None
+    assert most < 100_000
+
+
+def test_one_channels_nodata_marks_nothing_in_another() -> None:
+    stored = np.array([[0, 5], [0, 5], [0, 5]], np.uint16)
+    valid = Encoding("uint16", nodata=(0.0, None, 5.0)).decode(stored, channel_axis=0)[1]
+    assert valid is not None
+    assert valid.tolist() == [[False, True], [True, True], [True, False]]
 
 
 def test_an_infinite_nodata_marks_infinity() -> None:
