@@ -29,6 +29,7 @@ __all__ = [
     "Runner",
     "RunnerPool",
     "core_count",
+    "frozen",
     "has_fast_bfloat16",
     "pick_device",
     "pick_devices",
@@ -248,7 +249,7 @@ def _own_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def prepare(network: SRNetwork, device: torch.device, precision: Precision, *, compiled: bool = False) -> Runner:
-    """The network ready to run; the one given is not changed.
+    """The network ready to run; the one given is not changed. One that is :func:`frozen` already is not copied.
 
     Args:
         network: what to run.
@@ -261,12 +262,28 @@ def prepare(network: SRNetwork, device: torch.device, precision: Precision, *, c
     """
     if precision not in _DTYPES:
         raise InputError(f"precision: {precision!r} came, expected auto, {', '.join(_DTYPES)}")
-    full = _laid_out(copy.deepcopy(network).eval().requires_grad_(False).to(device))
+    full = network if _is_frozen(network, device) else frozen(copy.deepcopy(network).to(device))
     low = None if precision == "float32" else _laid_out(copy.deepcopy(full).to(_DTYPES[precision]))
     runner = Runner(full, low, device, precision)
     if not compiled:
         return runner
     return replace(runner, backend="compile", compiled=torch.compile(runner.residual_network.residual, dynamic=False))
+
+
+def frozen(network: SRNetwork) -> SRNetwork:
+    """The same network, from now on for inference only: no gradients, weights laid out as they run fastest."""
+    return _laid_out(network.eval().requires_grad_(False))
+
+
+def _is_frozen(network: SRNetwork, device: torch.device) -> bool:
+    layout = _LAYOUTS[network.spec.ndim]
+    weights = [*network.parameters(), *network.buffers()]
+    return not network.training and all(
+        not w.requires_grad
+        and w.device == device
+        and (w.dim() != network.spec.ndim + 2 or w.is_contiguous(memory_format=layout))
+        for w in weights
+    )
 
 
 def _laid_out(network: SRNetwork) -> SRNetwork:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ _ROWS_KEPT = 3
 _WALD_VALUES = 2**25
 """Wald's protocol takes the centre of larger rasters."""
 
+_LOADS: WeakKeyDictionary[SRNetwork, tuple[float, float]] = WeakKeyDictionary()
+"""Of networks seen before: a batch asks for each file."""
+
 
 def needed_memory(
     raster: Raster, result: Raster, model: SRNetwork | str | None, engine: Mapping[str, Any], section: Any = None
@@ -42,7 +46,7 @@ def needed_memory(
     chunk = math.prod(result.source.chunks)
     need = _BASE_BYTES + 6 * chunk * _FLOAT
     if isinstance(model, SRNetwork) and "plan" in engine:
-        need = max(need, need + _network_bytes(raster, model, engine))
+        need += _network_bytes(raster, model, engine)
     if isinstance(section, EvaluateSection) and section.protocol == "wald":
         judged = min(math.prod(raster.shape), _WALD_VALUES if section.crop == "auto" else math.prod(raster.shape))
         need = max(need, _BASE_BYTES + (len(section.baselines) + 3) * judged * _FLOAT)
@@ -66,6 +70,12 @@ def _network_bytes(raster: Raster, network: SRNetwork, engine: Mapping[str, Any]
 
 def activation_load(network: SRNetwork) -> tuple[float, float]:
     """Values per input pixel, measured on a small patch: of the widest layer with its input, and of all layers."""
+    if network not in _LOADS:
+        _LOADS[network] = _measured_load(network)
+    return _LOADS[network]
+
+
+def _measured_load(network: SRNetwork) -> tuple[float, float]:
     spec = network.spec
     size = max(8, *spec.minimum, *spec.alignment)
     patch = torch.zeros(1, spec.in_channels, *[size] * spec.ndim)

@@ -25,6 +25,7 @@ from sciSR.errors import (
     SciSRError,
     SciSRWarning,
 )
+from sciSR.grid import Grid
 from sciSR.io import adapter_for, check_target, open_raster
 from sciSR.memory import available_memory, needed_memory
 from sciSR.networks import network_class, weights_path
@@ -46,15 +47,17 @@ class Outlook:
 
     Attributes:
         job: input and output.
-        input: the raster as opened.
-        result: the lazy result, with a plan but not fitted to the values.
+        shape: length of every axis of the input.
+        result_shape: and of the result.
+        grid: where the result's pixels lie.
         disk_bytes: expected size of the output.
         memory_bytes: expected peak memory.
     """
 
     job: Job
-    input: Raster
-    result: Raster
+    shape: tuple[int, ...]
+    result_shape: tuple[int, ...]
+    grid: Grid
     disk_bytes: int
     memory_bytes: int
 
@@ -187,7 +190,7 @@ def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) 
         check_target(result, job.output, overwrite=overwrite, **workflow.output.options)
         disk = _disk_bytes(raster, result, job)
         memory = needed_memory(raster, result, found.model, engine_facts(result), workflow.evaluate)
-        outlook = Outlook(job, raster, result, disk, memory)
+        outlook = Outlook(job, raster.shape, result.shape, result.grid, disk, memory)
         _check_room(outlook)
         found.outlooks.append(outlook)
         found.ready.append(job)
@@ -269,11 +272,15 @@ def _crowded(outlooks: Sequence[Outlook]) -> list[SciSRError]:
         if size + _RESERVE_BYTES > free:
             errors.append(
                 ResourceError(
-                    f"{place}: the output needs about {size / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free; "
+                    f"{place}: the output needs about {_size(size)} of disk, {_size(free)} are free; "
                     "free some space or choose another place"
                 )
             )
     return errors
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _existing(folder: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sciSR.backends import frozen
 from sciSR.classical import CLASSICAL
 from sciSR.config import ConsistencySection, DegradeSection, EvaluateSection, InputSection, UpscaleSection, Workflow
 from sciSR.consistency import enforce, residual
@@ -53,8 +54,8 @@ def open_input(section: InputSection, sources: Sequence[str]) -> Raster:
 
 
 def load_model(name: str) -> Model:
-    """The network of shipped weights or of a file; a classical method stays its name."""
-    return name if name in CLASSICAL and not os.path.exists(name) else load_network(name)
+    """The network of shipped weights or of a file, frozen; a classical method stays its name."""
+    return name if name in CLASSICAL and not os.path.exists(name) else frozen(load_network(name))
 
 
 def refined(raster: Raster, model: Model, section: UpscaleSection, **changes: Any) -> Raster:

@@ -26,7 +26,7 @@ from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "strip_rows"]
 
-_STRIP_BYTES = {"cpu": 64 * 2**20}
+_STRIP_BYTES = 64 * 2**20
 _STRIP_BYTES_ON_DEVICE = 2**31
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
@@ -38,7 +38,7 @@ def strip_rows(job: TileJob, program: RowProgram) -> int:
     low = job.runner.precision != "float32"
     shape = [job.plan.shape[a] for a in job.order]
     across = int(np.prod(shape[1:])) * _batch(job)
-    room = _STRIP_BYTES.get(job.runner.device.type, _STRIP_BYTES_ON_DEVICE)
+    room = _STRIP_BYTES if job.runner.device.type == "cpu" else _STRIP_BYTES_ON_DEVICE
     rows = room // (across * program.widest * (2 if low else 4))
     return int(max(2, min(64, rows, shape[0])))
 

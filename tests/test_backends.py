@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sciSR.backends import RunnerPool, has_fast_bfloat16, pick_device, pick_devices, prepare
+from sciSR.backends import RunnerPool, frozen, has_fast_bfloat16, pick_device, pick_devices, prepare
 from sciSR.errors import InputError, ResourceError
 from sciSR.inference import upscale
+from sciSR.networks import build_network
 from sciSR.tiles import TileJob, UpscaledSource, fitting_plan
 from tests.test_inference import _network, _scene, _streamed
 
@@ -92,3 +93,14 @@ def test_cuda_agrees_with_the_cpu(precision: str) -> None:
     cuda, _ = _streamed(upscale(_scene(), network, device="cuda", precision=precision, tile=32))  # type: ignore[arg-type]
     limit = 1e-4 if precision == "float32" else 3e-2
     assert np.abs(cuda - cpu)[valid].max() <= limit * np.ptp(cpu[valid])
+
+
+def test_only_a_frozen_network_is_shared() -> None:
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=8, blocks=1)
+    device = torch.device("cpu")
+    one = prepare(network, device, "float32").network
+    assert one is not network
+    assert all(p.requires_grad for p in network.parameters())
+    assert prepare(frozen(network), device, "float32").network is network
+    network.train()
+    assert prepare(network, device, "float32").network is not network

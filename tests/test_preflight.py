@@ -45,7 +45,7 @@ def test_a_workflow_without_errors_tells_what_it_will_make(tmp_path: Path) -> No
     found = checked(tmp_path, input=str(source))
     assert (found.errors, found.refused) == ([], [])
     (outlook,) = found.outlooks
-    assert outlook.result.shape == (32, 36, 40)
+    assert outlook.result_shape == (32, 36, 40)
     assert outlook.job.output == tmp_path / "out" / "a.nii.gz"
     assert 0 < outlook.disk_bytes <= 32 * 36 * 40 * 2
     assert outlook.memory_bytes > 0
@@ -192,7 +192,7 @@ def test_too_little_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(shutil, "disk_usage", lambda place: _Usage(100, 99, 1))
     error = only(checked(tmp_path, input=str(source)).errors)
     assert isinstance(error, ResourceError)
-    assert "GB of disk" in str(error)
+    assert "MB of disk, 0.0 MB are free" in str(error)
 
 
 def test_too_little_memory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,3 +135,19 @@ def test_results_can_be_differentiated() -> None:
 def test_unknown_kernel_is_refused() -> None:
     with pytest.raises(InputError, match="'sinc5' is not one of nearest"):
         resample(noise(1, 1, 4, 4), (8, 8), kernel="sinc5")
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_weighted_sums_do_not_depend_on_how_rows_are_taken(dim: int, channels: int, step: int) -> None:
+    rng = np.random.default_rng(step)
+    x = torch.from_numpy(rng.normal(size=(2, channels, 130, 131)))
+    index = np.abs(np.arange(40)[:, None] * step + np.arange(-3, 4))
+    index[35:] = index[35:, ::-1]
+    weight = rng.normal(size=(channels, 40, 7)) if channels > 1 else rng.normal(size=(40, 7))
+    moved = x.movedim(dim, -1).numpy()
+    picked = moved[..., index]
+    each = weight if channels == 1 else weight[:, None]
+    expected = np.moveaxis((picked * each).sum(-1), -1, dim)
+    np.testing.assert_allclose(apply_taps(x, dim, index, weight).numpy(), expected, rtol=0, atol=1e-12)

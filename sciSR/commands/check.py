@@ -67,34 +67,35 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _told(outlook: Outlook, cost: float | None) -> str:
     """One line: what becomes of an input, and what it takes."""
-    shapes = ["x".join(str(n) for n in r.shape[::-1]) for r in (outlook.input, outlook.result)]
-    spacing = "x".join(f"{v:.4g}" for v in list(outlook.result.grid.spacing.values())[::-1])
+    shapes = ["x".join(str(n) for n in s[::-1]) for s in (outlook.shape, outlook.result_shape)]
+    spacing = "x".join(f"{v:.4g}" for v in list(outlook.grid.spacing.values())[::-1])
     spent = "" if cost is None else f", {clock(_seconds(outlook, cost))}"
     return (
         f"{outlook.job.input} -> {outlook.job.output}: {shapes[0]} -> {shapes[1]}, "
-        f"{spacing} {outlook.result.grid.unit or 'units'}, about {outlook.disk_bytes / 1e6:,.1f} MB on disk, "
+        f"{spacing} {outlook.grid.unit or 'units'}, about {outlook.disk_bytes / 1e6:,.1f} MB on disk, "
         f"{outlook.memory_bytes / 1e9:,.1f} GB of memory{spent}"
     )
 
 
 def _seconds(outlook: Outlook, cost: float) -> float:
-    return cost * math.prod(outlook.input.shape)
+    return cost * math.prod(outlook.shape)
 
 
 def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     """Time of the network per input value, from one small tile in the middle; None for classical methods."""
     from sciSR.networks.spec import SRNetwork
     from sciSR.normalization import Normalization
-    from sciSR.steps import engine_facts, refined
+    from sciSR.steps import engine_facts, open_input, refined
 
-    first, section = found.outlooks[0], workflow.upscale
-    if section is None or not isinstance(found.model, SRNetwork):
+    section = workflow.upscale
+    if section is None or workflow.input is None or not isinstance(found.model, SRNetwork):
         return None
+    raster = open_input(workflow.input, found.outlooks[0].job.sources)
     section = section.model_copy(update={"scale": None, "target_spacing": None})
     size = _PROBE[found.model.spec.ndim]
     precision = "float32" if section.precision in ("auto", "int8") else section.precision
     plain = {"precision": precision, "backend": "torch", "normalization": Normalization(), "workers": 1}
-    probe = refined(first.input, found.model, section, tile=size, **plain)
+    probe = refined(raster, found.model, section, tile=size, **plain)
     lead = len(probe.leading)
     spatial = tuple(slice(n // 2, n // 2 + 1) for n in probe.grid.shape)
     window = (
@@ -103,7 +104,7 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     )
     probe.read(window)  # the first run also sets things up
     start = time.perf_counter()
-    plan = refined(first.input, found.model, section, tile=size, **plain)
+    plan = refined(raster, found.model, section, tile=size, **plain)
     plan.read(window)
     spent = time.perf_counter() - start
     facts = engine_facts(plan)
@@ -111,4 +112,4 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
         return None
     tile, halo, shape = (facts["plan"][key] for key in ("tile", "halo", "shape"))
     pixels = math.prod(min(t + 2 * h, n) for t, h, n in zip(tile, halo, shape, strict=True))
-    return float(spent / (pixels * len(first.input.channels)))
+    return float(spent / (pixels * len(raster.channels)))
