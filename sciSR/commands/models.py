@@ -6,14 +6,14 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sciSR.classical import CLASSICAL
 from sciSR.console import Console
 from sciSR.networks import list_weights, weights_path
-from sciSR.networks.checkpoint import is_own, read_header
-from sciSR.networks.summary import NetworkSummary, summarise_families
+from sciSR.networks.figures import NetworkSummary, family_figures
+from sciSR.networks.header import damaged, is_own, read_content
 from sciSR.record import plain
 
 __all__ = ["describe_weights", "run"]
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     weights = [describe_weights(name) for name in list_weights()]
     if arguments.json:
-        families = [s.to_dict() for ndim in (2, 3) for s in summarise_families(ndim=ndim)]
+        families = [s.to_dict() for ndim in (2, 3) for s in family_figures(ndim)]
         lists = {"weights": weights, "networks": plain(families), "classical": list(CLASSICAL)}
         console.answer(json.dumps(lists, indent=1, ensure_ascii=False))
         return 0
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.answer(_weights_table(weights) if weights else "  none with this installation")
     console.answer(f"\nclassical methods (--model NAME)\n  {', '.join(CLASSICAL)}")
     console.answer("\nnetwork families, to train (train.network.family): with their own sizes, factor 2")
-    console.answer(_family_table(summarise_families(ndim=2), summarise_families(ndim=3)))
+    console.answer(_family_table(family_figures(2), family_figures(3)))
     console.answer("  radius: input pixels on each side that an output pixel sees. GFLOP: per million output pixels.")
     return 0
 
@@ -50,29 +50,30 @@ def describe_weights(name: str, *, whole: bool = False) -> dict[str, Any]:
     path = weights_path(name)
     if not is_own(path):
         return _described_by_loading(name)
-    header = read_header(path)
-    spec, card = header.spec, header.card
-    facts: dict[str, Any] = {
-        "name": card.name,
-        "family": header.family,
-        "axes": list(spec.axes),
-        "scale": spec.scale_by_axis,
-        "channels": list(card.bands) if card.bands else spec.in_channels,
-        "sensor": card.sensor.name if card.sensor is not None else None,
-        "halo": list(spec.halo),
-        "bytes": os.path.getsize(path),
-    }
-    if whole:
-        facts |= {
-            "file": str(path),
-            "arguments": dict(header.arguments),
-            "spec": spec.to_dict(),
-            "normalization": None if card.normalization is None else card.normalization.to_dict(),
-            "sensor": None if card.sensor is None else card.sensor.to_dict(),
-            "provenance": dict(card.provenance),
-        }
+    content = read_content(path)
+    try:
+        facts = _facts(content) | {"bytes": os.path.getsize(path)}
+        if whole:
+            kept = ("arguments", "spec", "normalization", "sensor", "provenance")
+            facts |= {"file": str(path), **{key: content[key] for key in kept}}
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
     described: dict[str, Any] = plain(facts)
     return described
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table shows of a checkpoint's header."""
+    spec, sensor = content["spec"], content["sensor"]
+    return {
+        "name": content["name"],
+        "family": content["family"],
+        "axes": spec["axes"],
+        "scale": dict(zip(spec["axes"], spec["scale"], strict=True)),
+        "channels": content["bands"] or spec["in_channels"],
+        "sensor": None if sensor is None else sensor["name"],
+        "halo": spec["halo"],
+    }
 
 
 def _described_by_loading(name: str) -> dict[str, Any]:

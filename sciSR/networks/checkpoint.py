@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sciSR.degradation import Sensor
-from sciSR.errors import CheckpointError, InputError, MissingFileError
+from sciSR.errors import CheckpointError, InputError
 from sciSR.networks import build_network
+from sciSR.networks.header import FORMAT, KEY, damaged, is_own, read_content
 from sciSR.networks.spec import NetworkCard, NetworkSpec, SRNetwork
 from sciSR.normalization import Normalization
 
@@ -35,9 +35,6 @@ __all__ = [
     "save_checkpoint",
     "sha256",
 ]
-
-_KEY = "scisr"
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def save_checkpoint(
         raise InputError(f"{name}: {type(network).__name__} belongs to no family and cannot be saved as a checkpoint")
     spec = network.spec.to_dict() | ({} if halo is None else {"halo": [int(h) for h in halo]})
     content = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "name": name,
         "family": network.family,
         "arguments": network.arguments,
@@ -110,27 +107,12 @@ def save_checkpoint(
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.close(handle)
     try:
-        save_file(tensors, temporary, metadata={_KEY: text})
+        save_file(tensors, temporary, metadata={KEY: text})
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
     return target
-
-
-def is_own(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a checkpoint that :func:`save_checkpoint` wrote; reads its header only.
-
-    A damaged ``.safetensors`` file counts as own, so that loading it says what is wrong.
-    """
-    file = Path(path)
-    if file.suffix.lower() != ".safetensors":
-        with file.open("rb") as stream:
-            start = stream.read(9)
-        # safetensors: eight bytes with the header's length, then JSON
-        if len(start) < 9 or start[8:] != b"{":
-            return False
-    return _KEY in _metadata(file)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -141,24 +123,11 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         CheckpointError: not a checkpoint, or a damaged one.
     """
     file = Path(path)
-    metadata = _metadata(file)
-    if _KEY not in metadata:
-        raise CheckpointError(
-            f"{file.name}: a safetensors file without sciSR's card; load_network() reads weights from elsewhere"
-        )
+    content = read_content(file)
     try:
-        content = json.loads(metadata[_KEY])
-        if content["format"] > _FORMAT:
-            raise CheckpointError(
-                f"{file.name}: checkpoint format {content['format']}; this version reads up to {_FORMAT}: update sciSR"
-            )
         return _header(content)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"{file.name}: the checkpoint's card is damaged ({type(error).__name__}: {error}); fetch the file again"
-        ) from error
+        raise damaged(file, error) from error
 
 
 def read_card(path: str | os.PathLike[str]) -> NetworkCard:
@@ -220,18 +189,6 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal sha256 of a file."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        raise MissingFileError(f"{file}: no such checkpoint")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file.name}: not a safetensors file, or a truncated one ({error}); fetch it again or choose another"
-        ) from error
 
 
 def _header(content: dict[str, Any]) -> Header:

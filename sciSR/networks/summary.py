@@ -1,80 +1,22 @@
-"""What each network is and costs: the table of ``scisr models``."""
+"""What a network is and costs, by building it and counting."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sciSR.networks import NETWORKS, build_network, list_weights, weights_path
 from sciSR.networks.checkpoint import read_header
+from sciSR.networks.figures import PAPERS, NetworkSummary
 from sciSR.networks.spec import SRNetwork
 
-__all__ = ["PAPERS", "NetworkSummary", "summarise", "summarise_families", "summarise_weights"]
-
-PAPERS: Mapping[str, str] = {
-    "carn": "Ahn 2018, arXiv:1803.08664",
-    "drrn": "Tai 2017, doi:10.1109/CVPR.2017.298",
-    "edsr": "Lim 2017, arXiv:1707.02921",
-    "encoder_decoder": "after Mao 2016, arXiv:1603.09056",
-    "espcn": "Shi 2016, arXiv:1609.05158",
-    "fsrcnn": "Dong 2016, arXiv:1608.00367",
-    "imdn": "Hui 2019, arXiv:1909.11856",
-    "mdcsrn": "Chen 2018, arXiv:1803.01417",
-    "mobile": "after Sandler 2018, arXiv:1801.04381",
-    "msrresnet": "after Ledig 2017, arXiv:1609.04802 (BasicSR)",
-    "rcan": "Zhang 2018, arXiv:1807.02758",
-    "rdn": "Zhang 2018, arXiv:1802.08797",
-    "rrdbnet": "Wang 2018, arXiv:1809.00219 (ESRGAN)",
-    "srcnn": "Dong 2014, arXiv:1501.00092",
-    "srresnet": "Ledig 2017, arXiv:1609.04802 (SRGAN)",
-    "srvgg": "Wang 2021, arXiv:2107.10833 (Real-ESRGAN)",
-    "swinir": "Liang 2021, arXiv:2108.10257",
-    "unet": "Ronneberger 2015, arXiv:1505.04597",
-    "vdsr": "Kim 2016, arXiv:1511.04587",
-}
-"""Where each family comes from."""
+__all__ = ["summarise", "summarise_families", "summarise_weights"]
 
 _PROBE = {2: 96, 3: 48}
 """Pixels per axis of the image that operations are counted on; a multiple of all alignments."""
-
-
-@dataclass(frozen=True)
-class NetworkSummary:
-    """One row of the table.
-
-    Attributes:
-        name: of the family or the weights.
-        family: of the network.
-        paper: where it comes from.
-        ndim: spatial axes.
-        scale: whole factor per axis.
-        in_channels: channels it takes.
-        parameters: numbers that are learned.
-        receptive_radius: input pixels on each side per axis, or None where nothing bounds them.
-        exact_tiling: whether tiles give the whole image's values.
-        gflop: 10^9 multiplications and additions per million output pixels.
-    """
-
-    name: str
-    family: str
-    paper: str
-    ndim: int
-    scale: tuple[int, ...]
-    in_channels: int
-    parameters: int
-    receptive_radius: tuple[int, ...] | None
-    exact_tiling: bool
-    gflop: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def summarise(network: SRNetwork, name: str | None = None) -> NetworkSummary:
