@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sciSR.degradation import degrade
-from sciSR.errors import InputError, OutputExistsError
+from sciSR.errors import InputError, OutputExistsError, RunError
 from sciSR.inference import upscale
 from sciSR.metrics import psnr
 from sciSR.networks import load_network
@@ -45,6 +47,34 @@ def test_the_plane_teaches_the_slices(tmp_path: Path) -> None:
     own = psnr(upscale(scan, network).read().values, truth, data_range=span)
     cubic = psnr(upscale(scan, "cubic", scale={"z": 4}).read().values, truth, data_range=span)
     assert own > cubic + 0.3
+
+
+def test_minutes_bound_the_whole_run(tmp_path: Path) -> None:
+    options: dict[str, Any] = FRESH | {"patch": 8, "rounds": 2, "warmup": 2}
+    begun = time.perf_counter()
+    values = train_self(thick(volume()), tmp_path / "own.safetensors", **options, minutes=0.1).values
+    assert time.perf_counter() - begun < 30
+    first, last = (record["step"] for record in values["history"])
+    assert 0 < first < last == values["steps"]
+    with pytest.raises(InputError, match="give one of them"):
+        train_self(thick(volume()), tmp_path / "two.safetensors", **options, minutes=1, steps=3)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_weights(tmp_path: Path) -> None:
+    scan = thick(volume())
+    with pytest.raises(RunError, match=r"not finite at step \d+, on the patches thick z="):
+        train_self(scan, tmp_path / "own.safetensors", **FRESH, steps=30, rounds=1, patch=8, learning_rate=1e30,
+                   warmup=0)  # fmt: skip
+    kept = load_network(tmp_path / "own.last_good.safetensors")
+    assert all(bool(torch.isfinite(w).all()) for w in kept.state_dict().values())
+
+
+def test_a_loss_may_know_the_slices(tmp_path: Path) -> None:
+    loss = {"l1": 1.0, "data_consistency": {"weight": 0.5}, "ssim": 0.1}
+    result = train_self(thick(volume()), tmp_path / "own.safetensors", **FRESH, steps=2, rounds=1, patch=8, loss=loss)
+    assert result.values["settings"]["loss"] == loss
+    plain = train_self(thick(volume()), tmp_path / "plain.safetensors", **FRESH, steps=2, rounds=1, patch=8)
+    assert result.values["history"][0]["loss"] != plain.values["history"][0]["loss"]
 
 
 def test_it_is_deterministic(tmp_path: Path) -> None:

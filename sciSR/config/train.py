@@ -193,8 +193,6 @@ class TrainSection(Section):
     def _whole(self) -> Self:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give steps or minutes, one of them")
-        if self.mode == "self" and self.steps is None:
-            raise ValueError("mode self counts in steps; give steps, those of one round")
         if not self.references and self.mode == "supervised":
             raise ValueError("references is empty; name at least one fine raster")
         if "auto" in (self.patch, self.validation_patch) or self.patch is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,10 +32,11 @@ from sciSR.sampling import Augmentation, Crop, PairMaker, Reference, decode
 from sciSR.training.course import Course, teach, write
 from sciSR.training.data import Data, record_of
 from sciSR.training.lessons import Supervised
-from sciSR.training.loop import Outcome, Progress, Settings
+from sciSR.training.loop import DivergedError, Outcome, Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.profiles import estimate_fwhm, stated_fwhm
 from sciSR.training.setup import augmentation_of, band_names, launch, network_of, normalization_of, per_axis
+from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
 
 __all__ = ["only_one", "slice_sensor", "train_self"]
@@ -43,6 +45,10 @@ log = logging.getLogger(__name__)
 
 _TURNS = ((1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Turns that put an axis of the plane, y or x, in the place of the slice axis."""
+
+_NEVER = 10**9
+_TRAINED = 0.9
+"""Part of a round's time for its steps; the rest is for the estimate that follows."""
 
 
 def train_self(
@@ -57,15 +63,18 @@ def train_self(
     patch: int | Mapping[str, int] = 16,
     batch: int = 8,
     rounds: int = 2,
-    steps: int | None = 150,
+    steps: int | None = None,
+    minutes: float | None = None,
     learning_rate: float = 1e-3,
     warmup: int = 50,
     loss: str | Mapping[str, Any] = "l1",
+    data_range: float = 1.0,
     ema: float = 0.999,
     augment: Augmentation | Mapping[str, Any] | None = None,
     precision: str = "float32",
     device: str = "auto",
     seed: int = 0,
+    trackers: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult:
@@ -84,28 +93,37 @@ def train_self(
         patch: coarse pixels of a patch along each axis that the network refines, fine pixels along the others.
         batch: patches per step.
         rounds: how often the estimate of the fine volume is renewed.
-        steps: per round.
+        steps: per round; None: 150, or as many as the minutes hold. Reproducible.
+        minutes: instead of steps, for all rounds and the estimates between them; a later round makes up for what an
+            earlier one took too long.
         learning_rate: the highest one.
         warmup: steps over which it rises to that, in each round; at most a quarter of them.
         loss: as for :func:`~sciSR.training.train`.
+        data_range: of losses that need one, in normalised units.
         ema: decay of the moving average of the weights.
         augment: what is varied from patch to patch.
         precision: ``float32``, ``bf16`` or ``fp16``.
         device: auto, cpu, cuda, mps.
         seed: of everything random.
+        trackers: as for :func:`~sciSR.training.train`; one entry per round.
         overwrite: replace the output.
         progress: called with (steps done, steps in all).
 
     Raises:
         InputError: not a volume the network can learn from.
         OutputExistsError: the output is there.
+        RunError: the loss became NaN; the last good weights are written beside the output.
     """
     target = Path(output)
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
     if scan.channel_axis is not None or "t" in scan.axes:
         raise InputError(f"{scan.name}: axes {', '.join(scan.axes)}; self-supervised training takes one volume or band")
-    steps = steps or 150
+    if steps is not None and minutes is not None:
+        raise InputError(f"training: steps {steps} and minutes {minutes} came; give one of them")
+    if steps is None and minutes is None:
+        steps = 150
+    begun = time.perf_counter()
     torch.manual_seed(seed)
     reference = Reference(scan)
     net = network_of(network, [reference])
@@ -122,7 +140,7 @@ def train_self(
         steps=steps,
         minutes=None,
         learning_rate=learning_rate,
-        warmup=min(warmup, steps // 4),
+        warmup=warmup if steps is None else min(warmup, steps // 4),
         schedule="cosine",
         final_learning_rate=0.05,
         weight_decay=0.0,
@@ -132,16 +150,18 @@ def train_self(
         accumulate=1,
         precision=precision,
         seed=seed,
-        validate_every=steps,
+        validate_every=_NEVER if steps is None else steps,
         patience=None,
         dry_run=False,
         augment=augmentation_of(augment),
     )
     fabric = launch(device, 1, 1, precision)
+    objective = build_loss(loss, ndim=net.spec.ndim, data_range=data_range, sensor=physics, scale=net.spec.scale)
+    objective.to(fabric.device)
     course = Course(
         fabric=fabric,
         network=net,
-        lesson=Supervised(build_loss(loss, ndim=net.spec.ndim, sensor=physics, scale=net.spec.scale)),
+        lesson=Supervised(objective),
         settings=settings,
         data=Data([measured], [], [record_of(reference, "the scan itself")]),
         validator=Validator([], patch=settings.patch, scale=net.spec.scale, sensor=physics),
@@ -150,8 +170,11 @@ def train_self(
         files=Files(target),
         name=name or target.name.removesuffix(".safetensors"),
     )
+    facts = {"rounds": rounds, "mode": "self"}
     history: list[dict[str, Any]] = []
     outcome = Outcome(weights={})
+    done = 0
+    watchers = open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
     for number in range(rounds):
         fine = _estimate(course, scan, measured) if turns else measured
         maker = PairMaker(
@@ -163,12 +186,23 @@ def train_self(
             orders=turns,
             device=fabric.device,
         )
-        lesson = replace(course, settings=replace(settings, seed=seed + number))
-        outcome = teach(lesson, maker, progress=_shifted(progress, number, rounds))
-        history += [record | {"step": record["step"] + number * steps} for record in outcome.history]
+        share = None if minutes is None else _share(minutes, begun, rounds - number)
+        lesson = replace(course, settings=replace(settings, seed=seed + number, minutes=share))
+        try:
+            outcome = teach(lesson, maker, progress=_shifted(progress, done, rounds - number))
+        except DivergedError as error:
+            net.load_state_dict(error.outcome.weights)
+            write(course, error.outcome, good=False, facts=facts)
+            raise
+        history += [record | {"step": record["step"] + done} for record in outcome.history]
+        done += outcome.step
+        for tracker in watchers:
+            tracker.record(done, {key: value for key, value in history[-1].items() if key != "step"})
         log.info("round %d of %d: loss %.4g", number + 1, rounds, history[-1]["loss"])
-    outcome = replace(outcome, history=history, step=rounds * steps)
-    return write(course, outcome, facts={"rounds": rounds, "mode": "self"})
+    for tracker in watchers:
+        tracker.close()
+    outcome = replace(outcome, history=history, step=done, seconds=time.perf_counter() - begun)
+    return write(course, outcome, facts=facts)
 
 
 def only_one(references: Sequence[Reference]) -> Raster:
@@ -243,7 +277,13 @@ def _estimate(course: Course, scan: Raster, measured: Crop) -> Crop:
     return replace(measured, high=torch.from_numpy(values)[None], valid=valid, spacing=spacing)
 
 
-def _shifted(progress: Progress | None, number: int, rounds: int) -> Progress | None:
+def _share(minutes: float, begun: float, rounds: int) -> float:
+    """Minutes for the next of so many rounds that are left, and for what follows it."""
+    left = minutes - (time.perf_counter() - begun) / 60
+    return max(0.02, _TRAINED * left / rounds)
+
+
+def _shifted(progress: Progress | None, before: int, rounds: int) -> Progress | None:
     if progress is None:
         return None
-    return lambda done, total: progress(number * total + done, rounds * total)
+    return lambda done, total: progress(before + done, before + total * rounds if total else 0)

@@ -124,7 +124,8 @@ def train(
         batch: patches per step, over all devices.
         steps: how long to train; reproducible.
         minutes: how long to train, turned into steps once their speed is known; the record holds the steps.
-        rounds: for ``mode="self"``: how often the estimate is renewed; each round takes ``steps``.
+        rounds: for ``mode="self"``: how often the estimate is renewed; each round takes ``steps``, or all of them
+            ``minutes``.
         slice_width: for ``mode="self"``: how thick the slices are, as a part of their spacing, or where to look.
         learning_rate: the highest one; ``"auto"``: found by :func:`~sciSR.training.try_rates`.
         warmup: steps over which it rises to that.
@@ -173,9 +174,8 @@ def train(
     target = Path(output)
     if target.exists() and not (overwrite or resume):
         raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
-    if (steps is None) == (minutes is None) or (steps or minutes or 0) <= 0 or (mode == "self" and steps is None):
-        wanted = "steps" if mode == "self" else "one of them"
-        raise InputError(f"training: steps {steps} and minutes {minutes} came; give {wanted}, above 0")
+    if (steps is None) == (minutes is None) or (steps or minutes or 0) <= 0:
+        raise InputError(f"training: steps {steps} and minutes {minutes} came; give one of them, above 0")
     learned, judged = as_references(references), as_references(validation)
     if mode == "self":
         if learning_rate == "auto":
