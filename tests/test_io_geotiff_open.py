@@ -122,8 +122,21 @@ def test_damage_inside_a_file_is_reported_with_its_place(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", [b"", b"II*\0", b"not a tiff at all" * 9])
 def test_what_is_no_tiff_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(FormatError, match=r"^a\.tif: not a raster that GDAL can open: [^\n]+$"):
+    with pytest.raises(FormatError, match=r"^a\.tif: not a raster that GDAL can open: [^\n]+$") as caught:
         open_raster(tmp_path / "a.tif")
+    assert str(caught.value).count("a.tif") == 1
+
+
+def test_a_header_that_fails_only_when_asked_is_refused(tmp_path: Path) -> None:
+    # GDAL opens it, and fails at its bands' colours: WebP is only for red, green and blue in one plane
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", values_of((3, 16, 16), "uint8"), planarconfig="separate", photometric="rgb")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(b"\x03\x01\x03\x00\x01\x00\x00\x00\x01\x00")  # the tag Compression, 1
+    content[at + 8 : at + 10] = (50001).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(FormatError, match=r"^a\.tif: [^\n]*WEBP"):
+        open_raster(tmp_path / "a.tif").read()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio import rpc
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
 from sciSR.errors import MetadataWarning
@@ -54,6 +56,40 @@ def test_tags_stay_verbatim_in_every_domain(tmp_path: Path, cog: bool) -> None:
             assert new.tags(band) == {"WAVELENGTH": "490.0"}
             assert new.tags(band, ns="SENSOR") == {"DETECTOR": f"0{band}"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "trail  ", "a<b>&'\"c", "µ 中 \t", "100%s {x} \\n", "x" * 3000])
+def test_no_character_of_a_tag_is_lost(tmp_path: Path, cog: bool, text: str) -> None:
+    with write(tmp_path / "a.tif", values_of((2, 9, 12)), transform=NORTH_UP, crs=UTM) as dataset:
+        dataset.update_tags(**{"a key": text})
+        dataset.update_tags(2, ns="other domain", key=text)
+    with rasterio.open(save_raster(refined(open_raster(tmp_path / "a.tif"), 2), tmp_path / "b.tif", cog=cog)) as new:
+        assert new.tags()["a key"] == text
+        assert new.tags(2, ns="other domain") == {"key": text}
+
+
+def test_the_alpha_band_keeps_its_scale_and_unit(tmp_path: Path, cog: bool) -> None:
+    values = values_of((2, 9, 12))
+    with write(tmp_path / "a.tif", values, transform=NORTH_UP, crs=UTM, photometric="minisblack") as dataset:
+        dataset.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+        dataset.scales, dataset.offsets, dataset.units = (0.1, 0.25), (5.0, 1.0), ("m", "share")
+    with rasterio.open(save_raster(refined(open_raster(tmp_path / "a.tif"), 2), tmp_path / "b.tif", cog=cog)) as new:
+        assert (new.scales, new.offsets, new.units) == ((0.1, 0.25), (5.0, 1.0), ("m", "share"))
+
+
+@pytest.mark.parametrize("point", ["Area", "Point"])
+def test_no_transform_is_made_up(tmp_path: Path, point: str, cog: bool) -> None:
+    with write(tmp_path / "a.tif", values_of((1, 9, 12))) as dataset:
+        dataset.update_tags(AREA_OR_POINT=point)
+    with rasterio.open(save_raster(refined(open_raster(tmp_path / "a.tif"), 2), tmp_path / "b.tif", cog=cog)) as new:
+        assert new.transform == Affine.identity()
+
+
+def test_a_transform_that_happens_to_be_the_identity_is_refined(tmp_path: Path, cog: bool) -> None:
+    with write(tmp_path / "a.tif", values_of((1, 9, 12)), transform=Affine.identity()):
+        pass
+    with rasterio.open(save_raster(refined(open_raster(tmp_path / "a.tif"), 2), tmp_path / "b.tif", cog=cog)) as new:
+        assert new.transform == Affine.scale(0.5)
 
 
 def test_bands_keep_what_they_say(tmp_path: Path, cog: bool) -> None:

@@ -90,12 +90,12 @@ def _restore_metadata(path: Path, full: bytes, name: str) -> None:
 
 def _merged(full: bytes, written: bytes) -> bytes:
     """``full`` with the items that only ``written`` has, without the reserve."""
-    root = ElementTree.fromstring(full)
+    root = ElementTree.fromstring(full.replace(b"\r", b"&#13;"))  # which XML would read as a line's end otherwise
     known = {_key(item) for item in root}
     for item in ElementTree.fromstring(written):
         if _key(item) not in known and item.get("name") != _RESERVED:
             root.append(item)
-    return ElementTree.tostring(root)
+    return ElementTree.tostring(root).replace(b"\r", b"&#13;")
 
 
 def _key(item: ElementTree.Element) -> tuple[str | None, ...]:

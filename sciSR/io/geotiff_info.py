@@ -6,7 +6,7 @@ from typing import Any
 
 from rasterio.enums import ColorInterp, MaskFlags
 
-from sciSR.io.geotiff_source import gdal_environment, open_dataset
+from sciSR.io.geotiff_source import header
 from sciSR.io.geotiff_tags import DRIVER_DOMAINS
 
 __all__ = ["describe_scene"]
@@ -20,7 +20,7 @@ def describe_scene(path: str) -> dict[str, Any]:
     Raises:
         FormatError: GDAL cannot open it.
     """
-    with gdal_environment(path), open_dataset(path) as dataset:
+    with header(path) as dataset:
         if not dataset.count:
             return {"driver": dataset.driver, "bands": "none", "subdatasets": list(dataset.subdatasets)}
         facts: dict[str, Any] = {"driver": dataset.driver, **_layout(dataset), **_georeference(dataset)}

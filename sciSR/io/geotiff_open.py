@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from sciSR.encoding import Encoding, stored_mark
 from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.grid import Grid
-from sciSR.io.geotiff_source import GdalSource, gdal_environment, gdal_path, is_remote, open_dataset
+from sciSR.io.geotiff_source import GDAL_ERRORS, GdalSource, gdal_path, header, is_remote, reason
 from sciSR.io.geotiff_tags import collect
 from sciSR.io.radiometry import resolve
 from sciSR.raster import Channel, Metadata, Raster
@@ -53,7 +52,7 @@ def open_scene(
         InputError: a palette image, and ``labels`` was not asked for.
     """
     name = shown or path.rstrip("/").split("/")[-1].split("?")[0]
-    with gdal_environment(path), open_dataset(path, name) as dataset:
+    with header(path, name) as dataset:
         alpha = next((b for b in dataset.indexes if dataset.colorinterp[b - 1] == ColorInterp.alpha), None)
         bands = tuple(b for b in dataset.indexes if b != alpha)
         _refuse(dataset, bands, name, path)
@@ -180,8 +179,9 @@ def _sample(dataset: Any, bands: tuple[int, ...], encoding: Encoding, masked: bo
             try:
                 stored = dataset.read(list(bands), window=area, out_dtype=encoding.dtype)
                 inside = dataset.read_masks(bands[0], window=area) > 0 if masked else np.ones((height, width), bool)
-            except RasterioError as error:
-                raise FormatError(f"{dataset.name}: values cannot be read: {' '.join(str(error).split())}") from error
+            except GDAL_ERRORS as error:
+                told = reason(error, dataset.name)
+                raise FormatError(f"{os.path.basename(dataset.name)}: values cannot be read: {told}") from error
             marks = encoding.nodata * len(bands) if len(encoding.nodata) == 1 else encoding.nodata
             for plane, nodata in zip(stored, marks, strict=True):
                 mark = stored_mark(nodata, plane.dtype)

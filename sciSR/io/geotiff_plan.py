@@ -136,7 +136,7 @@ def _facts(raster: Raster, name: str) -> tuple[Facts, PixelMap]:
     else:
         facts, pixels = Facts.from_dict(metadata.items), pixel_map(metadata.grid, raster.grid)
         facts = restate(facts, pixels, name)
-        if raster.grid.frame is not None or not pixels.aligned:
+        if not pixels.aligned:  # which grids in different frames never are
             facts = replace(facts, transform=True)  # whatever the file lacked, the raster has been placed since
         opened = metadata.items.get("opened")
         if opened is not None and (raster.encoding.scale, raster.encoding.offset) != opened:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 from rasterio.windows import Window as RasterioWindow
 
@@ -24,7 +25,19 @@ from sciSR.encoding import Encoding
 from sciSR.errors import FormatError
 from sciSR.raster import Block, Window, windows
 
-__all__ = ["GdalSource", "gdal_environment", "gdal_path", "is_remote", "open_dataset"]
+__all__ = [
+    "GDAL_ERRORS",
+    "GdalSource",
+    "gdal_environment",
+    "gdal_path",
+    "header",
+    "is_remote",
+    "open_dataset",
+    "reason",
+]
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises where GDAL fails; the second comes through from some attributes of a dataset."""
 
 CACHE_BYTES = 256 * 2**20
 """GDAL's block cache for the whole process. GDAL's own default is 5 % of the memory, and rasterio takes bytes."""
@@ -80,9 +93,36 @@ def open_dataset(path: str, shown: str | None = None) -> Any:
     """
     try:
         return rasterio.open(gdal_path(path))
-    except RasterioError as error:
-        reason = " ".join(str(error).split())
-        raise FormatError(f"{shown or path}: not a raster that GDAL can open: {reason}") from error
+    except GDAL_ERRORS as error:
+        raise FormatError(f"{shown or path}: not a raster that GDAL can open: {reason(error, path)}") from error
+
+
+@contextmanager
+def header(path: str, shown: str | None = None) -> Iterator[Any]:
+    """An open dataset inside :func:`gdal_environment`, to read what it says beside its values.
+
+    Raises:
+        FormatError: GDAL cannot open it, or finds one of its attributes damaged.
+    """
+    with gdal_environment(path):
+        try:
+            with open_dataset(path, shown) as dataset:
+                yield dataset
+        except GDAL_ERRORS as error:
+            raise FormatError(f"{shown or path}: its header cannot be read: {reason(error, path)}") from error
+
+
+def reason(error: Exception, path: str) -> str:
+    """GDAL's words in one line, without the file's name before them: every message of ours begins with it."""
+    text = " ".join(str(error).split())
+    name = gdal_path(path)
+    shorter = True
+    while shorter:
+        before = text
+        for known in (f"'{name}'", name, os.path.basename(name)):
+            text = text.removeprefix(known).lstrip(" :,")
+        shorter = text != before and text != ""
+    return text
 
 
 @dataclass(frozen=True)
@@ -147,11 +187,10 @@ class GdalSource:
         with gdal_environment(self.path):
             try:
                 stored, mask = self._stored(bands, area)
-            except (RasterioIOError, ValueError) as error:
-                reason = " ".join(str(error).split())
+            except (*GDAL_ERRORS, ValueError) as error:
                 raise FormatError(
                     f"{self.shown}: rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop} cannot be "
-                    f"read: {reason}; the file is damaged or incomplete"
+                    f"read: {reason(error, self.path)}; the file is damaged or incomplete"
                 ) from error
         encoding = self.encoding.select(channels)
         values, valid = encoding.decode(stored, channel_axis=0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from sciSR.errors import MetadataWarning
 from sciSR.grid import Grid
@@ -64,7 +64,8 @@ class Facts:
         color_profile: creation options that restore the colour profile.
         layout: compression, predictor, interleave, block, overviews of the file.
         mask: whether there is a per-dataset mask.
-        alpha: the alpha band: its ``position`` among the bands (from 0), ``description``, ``tags``, ``kind``, or None.
+        alpha: the alpha band: its ``position`` among the bands (from 0), ``description``, ``unit``, ``scale``,
+            ``offset``, ``tags``, ``kind``, or None.
     """
 
     tags: Tags = field(default_factory=dict)
@@ -122,7 +123,7 @@ def collect(dataset: Any, bands: tuple[int, ...], alpha: int | None, mask: bool)
         colors=tuple(int(dataset.colorinterp[i]) for i in index),
         colormaps=tuple(_colormap(dataset, band) for band in bands),
         crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
-        transform=not dataset.transform.is_identity or (bool(dataset.crs) and not gcps),
+        transform=_has_transform(dataset),
         gcps=gcps,
         gcps_wkt=points_crs.to_wkt() if points_crs else None,
         color_profile={k: v for k, v in dataset.tags(ns="COLOR_PROFILE").items() if k in _PROFILE_KEYS},
@@ -130,6 +131,18 @@ def collect(dataset: Any, bands: tuple[int, ...], alpha: int | None, mask: bool)
         mask=mask,
         alpha=None if alpha is None else _alpha(dataset, alpha),
     )
+
+
+def _has_transform(dataset: Any) -> bool:
+    """Whether the file states an affine transform; rasterio gives the identity where it does not, with a warning."""
+    if not dataset.transform.is_identity:
+        return True
+    if dataset.gcps[0] or dataset.tags(ns="RPC"):
+        return False
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", NotGeoreferencedWarning)
+        dataset.read_transform()
+    return not any(issubclass(w.category, NotGeoreferencedWarning) for w in told)
 
 
 def _tags(dataset: Any, band: int | None) -> Tags:
@@ -157,6 +170,9 @@ def _alpha(dataset: Any, band: int) -> dict[str, Any]:
     return {
         "position": band - 1,
         "description": dataset.descriptions[band - 1] or None,
+        "unit": dataset.units[band - 1] or None,
+        "scale": float(dataset.scales[band - 1]),
+        "offset": float(dataset.offsets[band - 1]),
         "tags": _tags(dataset, band),
         "kind": dataset.tags(band, ns="IMAGE_STRUCTURE").get("ALPHA"),
     }

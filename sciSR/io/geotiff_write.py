@@ -154,15 +154,17 @@ def _describe(dataset: Any, plan: Plan) -> None:
     if plan.alpha is not None:
         stated = facts.alpha or {}
         colors[plan.alpha_band] = int(ColorInterp.alpha)
+        units[plan.alpha_band] = stated.get("unit")
+        scales[plan.alpha_band], offsets[plan.alpha_band] = stated.get("scale", 1.0), stated.get("offset", 0.0)
         names[plan.alpha_band] = stated.get("description")
         band_tags[plan.alpha_band] = stated.get("tags") or {}
     every = range(1, dataset.count + 1)
     dataset.colorinterp = [ColorInterp(colors[b]) for b in every]
     if any(s != 1 for s in scales.values()) or any(o != 0 for o in offsets.values()):
-        dataset.scales = [scales.get(b, 1.0) for b in every]
-        dataset.offsets = [offsets.get(b, 0.0) for b in every]
+        dataset.scales = [scales[b] for b in every]
+        dataset.offsets = [offsets[b] for b in every]
     if any(units.values()):
-        dataset.units = [units.get(b) or "" for b in every]
+        dataset.units = [units[b] or "" for b in every]
     for band in every:
         if names[band]:
             dataset.set_band_description(band, names[band])
