@@ -32,7 +32,17 @@ from sciSR.networks import network_class, weights_path
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.record import is_remote
-from sciSR.steps import Model, coarsened, consistent, engine_facts, known_sensor, load_model, open_input, refined
+from sciSR.steps import (
+    Model,
+    coarsened,
+    consistent,
+    engine_facts,
+    finished,
+    known_sensor,
+    load_model,
+    open_input,
+    refined,
+)
 from sciSR.trainer import references
 
 __all__ = ["Outlook", "Preflight", "check_workflow"]
@@ -227,7 +237,7 @@ def _outcome(workflow: Workflow, raster: Raster, model: Model | None) -> Raster 
     if section.precision != "int8" and section.backend != "openvino":  # these look at the values to be set up
         light = {"normalization": Normalization()} | ({"precision": "float32"} if section.precision == "auto" else {})
     result = refined(raster, model, section, **light)
-    return consistent(raster, result, model, workflow)
+    return finished(consistent(raster, result, model, workflow), workflow)
 
 
 def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:

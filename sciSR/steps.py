@@ -15,6 +15,7 @@ from sciSR.console import Progress
 from sciSR.degradation import Sensor, degrade, load_sensor
 from sciSR.errors import InputError
 from sciSR.evaluation import ScoreTable, WaldResult, evaluate, wald
+from sciSR.finishing import finish
 from sciSR.inference import holds_classes, upscale
 from sciSR.io import open_raster
 from sciSR.networks import load_network
@@ -30,6 +31,7 @@ __all__ = [
     "consistent",
     "engine_facts",
     "evaluated",
+    "finished",
     "known_sensor",
     "load_model",
     "open_input",
@@ -91,6 +93,16 @@ def consistent(raster: Raster, result: Raster, model: Model, workflow: Workflow)
     enforced = enforce(result, raster, sensor, iterations=section.iterations, exact=section.exact, floor=section.floor)
     facts = {**engine_facts(result), "consistency": {"iterations": section.iterations, "sensor": sensor.to_dict()}}
     return enforced.replace(source=RecordedSource(enforced.source, facts))
+
+
+def finished(result: Raster, workflow: Workflow) -> Raster:
+    """The lazy result after the finish step; the same where there is none, or where it holds classes."""
+    section = workflow.finish
+    if section is None or holds_classes(result):
+        return result
+    made = finish(result, denoise=section.denoise, sharpen=section.sharpen, width=section.width)
+    facts = {**engine_facts(result), "finish": section.model_dump()}
+    return made.replace(source=RecordedSource(made.source, facts))
 
 
 def coarsened(raster: Raster, section: DegradeSection) -> Raster:

@@ -33,6 +33,7 @@ from sciSR.steps import (
     consistent,
     engine_facts,
     evaluated,
+    finished,
     known_sensor,
     load_model,
     open_input,
@@ -264,7 +265,7 @@ class _Run:
         assert self.workflow.upscale is not None
         assert self.model is not None
         result = refined(raster, self.model, self.workflow.upscale)
-        return consistent(raster, result, self.model, self.workflow)
+        return finished(consistent(raster, result, self.model, self.workflow), self.workflow)
 
     def _afterwards(
         self, job: Job, raster: Raster, record: RunRecord, clock: _Clock

@@ -16,6 +16,7 @@ __all__ = [
     "ConsistencySection",
     "DegradeSection",
     "EvaluateSection",
+    "FinishSection",
     "InputSection",
     "NormalizationSection",
     "OutputSection",
@@ -144,6 +145,23 @@ class ConsistencySection(Section):
     """Read all that can matter around each tile."""
     floor: float | None = None
     """Least value of the result (0 for magnitude images), or null."""
+
+
+class FinishSection(Section):
+    """A last touch on the result: :func:`sciSR.finishing.finish`. Wald's protocol judges the network without it."""
+
+    denoise: float | None = Field(default=None, gt=0)
+    """Standard deviation of the noise to smooth away, in the values' unit; edges stay. null: none."""
+    sharpen: float | None = Field(default=None, gt=0)
+    """How much of the detail to add: 0.5 makes half as much again. null: none."""
+    width: float = Field(default=2.0, gt=0)
+    """What counts as detail: narrower than so many pixels of the result."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.denoise is None and self.sharpen is None:
+            raise ValueError("give denoise or sharpen, or leave the step away")
+        return self
 
 
 class DegradeSection(Section):

@@ -10,6 +10,7 @@ from sciSR.config.schema import (
     ConsistencySection,
     DegradeSection,
     EvaluateSection,
+    FinishSection,
     InputSection,
     OutputSection,
     ReportSection,
@@ -22,7 +23,7 @@ __all__ = ["Workflow"]
 
 
 class Workflow(Section):
-    """A run: train, upscale and consistency (or degrade), evaluate, report; a step that is not named is not done."""
+    """A run: train, upscale, consistency, finish (or degrade), evaluate, report; a step not named is not done."""
 
     input: InputSection | None = None
     """What is read."""
@@ -32,6 +33,8 @@ class Workflow(Section):
     """Refine the input."""
     consistency: ConsistencySection | None = None
     """Make the result explain its input."""
+    finish: FinishSection | None = None
+    """Denoise or sharpen the result."""
     degrade: DegradeSection | None = None
     """Coarsen the input."""
     evaluate: EvaluateSection | None = None
@@ -53,6 +56,6 @@ class Workflow(Section):
             raise ValueError("train.references and input are both missing; name the scan to learn from")
         if self.upscale is not None and self.upscale.network is None and self.train is None:
             raise ValueError("upscale.network is missing; name shipped weights, a file or a classical method")
-        if self.upscale is None and (self.evaluate or self.report or self.consistency):
-            raise ValueError("consistency, evaluate and report need an upscale step")
+        if self.upscale is None and (self.evaluate or self.report or self.consistency or self.finish):
+            raise ValueError("consistency, finish, evaluate and report need an upscale step")
         return self
