@@ -18,8 +18,14 @@ from sciSR.regrid import regrid
 from tests.format_table import Row, check_table
 
 pydicom = pytest.importorskip("pydicom")
-from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid  # noqa: E402
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
 
 RNG = np.random.default_rng(9)
 ROW = np.array([0.96, 0.28, 0.0])
@@ -75,6 +81,43 @@ def write_series(folder: Path, values: NDArray[Any], **more: Any) -> Path:
 
 
 _VECTORS = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+
+
+def write_enhanced(path: Path, values: NDArray[Any], **more: Any) -> Path:
+    """All slices as frames of one enhanced file, the odd ones before the even ones."""
+    path.parent.mkdir(exist_ok=True)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedCTImageStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = EnhancedCTImageStorage, meta.MediaStorageSOPInstanceUID
+    ds.SeriesInstanceUID, ds.StudyInstanceUID, ds.Modality, ds.SeriesNumber = generate_uid(), generate_uid(), "CT", 3
+    ds.PatientName, ds.PatientID, ds.StudyDate = "Doe^Jane", "4711", "20260102"
+    ds.NumberOfFrames, ds.Rows, ds.Columns = values.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    order = [*range(1, len(values), 2), *range(0, len(values), 2)]
+    measures, plane, times = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.8, 0.7], 3
+    plane.ImageOrientationPatient = [*ROW, *COLUMN]
+    times.EffectiveEchoTime = 12.0
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence, shared.MREchoSequence = [measures], [plane], [times]
+    ds.SharedFunctionalGroupsSequence, frames = [shared], []
+    slopes = more.pop("slopes", [1] * len(values))
+    for z in order:
+        place, meaning, frame = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [float(v) for v in np.array([-90, -126, 72]) + z * NORMAL * 2.5]
+        meaning.RescaleIntercept, meaning.RescaleSlope, meaning.RescaleType = -1024, slopes[z], "HU"
+        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [place], [meaning]
+        frames.append(frame)
+    ds.PerFrameFunctionalGroupsSequence = frames
+    planes = [np.rint((values[z] + 1024.0) / slopes[z]).astype(np.uint16) for z in order]
+    ds.PixelData = np.stack(planes).tobytes()
+    for key, value in more.items():
+        setattr(ds, key, value)
+    ds.save_as(path)
+    return path
 
 
 def itk_series(folder: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -155,6 +198,40 @@ def test_several_series_are_listed_and_one_can_be_named(tmp_path: Path) -> None:
         assert np.array_equal(open_raster(folder, series=series).read().values, values)
     with pytest.raises(FormatError, match="series 9 names 0 of its series"):
         open_raster(folder, series=9)
+
+
+def test_the_frames_of_an_enhanced_file_are_its_slices(tmp_path: Path) -> None:
+    values = hounsfield()
+    single = open_raster(write_series(tmp_path / "slices", values))
+    for path in (write_enhanced(tmp_path / "ct" / "all.dcm", values), tmp_path / "ct"):
+        raster = open_raster(path)
+        assert np.array_equal(raster.read().values, values)
+        assert np.array_equal(raster.read((slice(2, 4), slice(1, 5), slice(3, 4))).values, values[2:4, 1:5, 3:4])
+        assert np.allclose(raster.grid.affine, single.grid.affine, atol=1e-6)
+        assert raster.unit == "HU"
+        assert raster.dtype == np.int16
+        assert pickle.loads(pickle.dumps(raster.source)).read((slice(1, 2),) * 3).values == values[1, 1, 1]
+    save_raster(raster, tmp_path / "a.nii.gz")
+    text = (tmp_path / "a.json").read_text()
+    assert '"EchoTime": 0.012' in text
+    assert not any(secret in text for secret in ("Doe", "4711", "2026"))
+
+
+def test_frames_may_differ_in_slope(tmp_path: Path) -> None:
+    values = hounsfield() // 2 * 2
+    raster = open_raster(write_enhanced(tmp_path / "all.dcm", values, slopes=[1, 2, 1, 2, 0.5, 1]))
+    assert raster.dtype == np.float32
+    assert np.array_equal(raster.read().values, values)
+
+
+def test_frames_with_a_gap_are_refused(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "all.dcm", hounsfield())
+    ds = pydicom.dcmread(path)
+    frames = ds.PerFrameFunctionalGroupsSequence
+    ds.PerFrameFunctionalGroupsSequence = [*frames[:4], *frames[5:]]
+    ds.save_as(path)
+    with pytest.raises(GeometryError, match=r"1 slice\(s\) missing"):
+        open_raster(path)
 
 
 def test_windows_from_several_threads_and_processes(tmp_path: Path) -> None:
@@ -267,7 +344,8 @@ def test_several_images_of_one_place_are_refused(tmp_path: Path, more: dict[str,
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ({"NumberOfFrames": 4}, FormatError, r"several frames in one file \(enhanced DICOM\)"),
+        ({"NumberOfFrames": 4}, FormatError, "several frames in one file that does not say where they lie"),
+        ({"BitsAllocated": 1, "BitsStored": 1}, FormatError, "single bits, a segmentation"),
         (
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
             FormatError,
@@ -344,6 +422,11 @@ ROWS = (
         "position, orientation, spacing",
         "from the slices' positions, as ITK finds it",
         test_values_and_geometry_are_what_itk_finds,
+    ),
+    Row(
+        "frames of one file (enhanced CT, MR, PET)",
+        "slices, each where its own groups put it",
+        test_the_frames_of_an_enhanced_file_are_its_slices,
     ),
     Row("PixelPaddingValue", "no value; comes back as it was", test_padding_is_no_value_and_comes_back),
     Row(

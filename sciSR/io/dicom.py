@@ -1,4 +1,4 @@
-"""DICOM series: a folder of slices, or one file of it, read as a volume in physical values; read only."""
+"""DICOM series: a folder of slices, or one file of slices or frames, read as a volume in physical values; read only."""
 
 from __future__ import annotations
 
@@ -201,10 +201,10 @@ class _SeriesSource:
         return plane
 
     def _decoded(self, part: Slice) -> NDArray[Any]:
-        import pydicom
+        from pydicom.pixels.utils import pixel_array
 
         try:
-            stored = pydicom.dcmread(part.path).pixel_array
+            stored = pixel_array(part.path, index=part.frame)
         except (AttributeError, EOFError, OSError, RuntimeError, ValueError) as error:
             raise FormatError(f"{part.path}: its pixels cannot be read ({error})") from error
         if stored.shape != self._shape[1:]:

@@ -1,5 +1,6 @@
 """One DICOM series as a stack of slices: gathered from a folder, put in order, and refused where it is none.
 
+A file holds one slice, or several as frames (enhanced CT, MR and PET: PS3.3 C.7.6.16); each frame counts as a slice.
 Positions and directions: DICOM PS3.3 C.7.6.2 (Image Plane). World coordinates are LPS millimetres.
 """
 
@@ -41,22 +42,27 @@ _TAGS = (
     "ManufacturerModelName", "ProtocolName", "BodyPartExamined", "PatientPosition", "MagneticFieldStrength",
     "RepetitionTime", "FlipAngle", "KVP", "ConvolutionKernel", "Units", *_TELLING,
 )  # fmt: skip
+_SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+_OF_FRAMES = {"EffectiveEchoTime": "EchoTime", "TemporalPositionIndex": "TemporalPositionIdentifier"}
+"""Keyword of a frame -> that of a file of one slice, where they differ."""
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One image file.
+    """One image.
 
     Attributes:
         path: the file.
+        frame: which of the file's frames, from 0.
         position: centre of its first pixel, LPS millimetres.
         slope: factor from stored values to physical ones.
         intercept: added after scaling.
     """
 
     path: str
+    frame: int
     position: Vector
     slope: float
     intercept: float
@@ -104,7 +110,7 @@ def read_series(path: str, series: int | str | None = None) -> Series:
         if entry.is_file() and not entry.name.startswith("."):
             head = _read(entry.path)
             if head is not None and "Rows" in head:
-                found[str(head.get("SeriesInstanceUID", ""))].append(head)
+                found[str(head.get("SeriesInstanceUID", ""))].extend(_frames(head))
     heads = _chosen(found, series, name)
     _check_alike(heads, name)
     return _stacked(heads, name)
@@ -113,9 +119,30 @@ def read_series(path: str, series: int | str | None = None) -> Series:
 def _read(path: str) -> Any:
     """A file's data set without pixels, or None if it is no DICOM file."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS, _SHARED, _EACH])
     except (InvalidDicomError, EOFError):
         return None
+
+
+def _frames(head: Any) -> list[Any]:
+    """A data set for each frame as if it were a file of its own: what all share, and what its own groups say."""
+    if _EACH not in head:
+        return [head]
+    general = [element for element in head if element.keyword not in (_SHARED, _EACH, "NumberOfFrames")]
+    frames = []
+    for number, own in enumerate(head[_EACH]):
+        frame = pydicom.Dataset()
+        for element in general:
+            frame.add(element)
+        for groups in (*head.get(_SHARED, []), own):
+            for group in groups:
+                for element in group.value[0] if group.VR == "SQ" and group.value else ():
+                    keyword = _OF_FRAMES.get(element.keyword, element.keyword)
+                    if keyword in _TAGS:
+                        setattr(frame, keyword, element.value)
+        frame.filename, frame.file_meta, frame.number = head.filename, head.file_meta, number
+        frames.append(frame)
+    return frames
 
 
 def _head(path: str, name: str) -> Any:
@@ -151,7 +178,9 @@ def _check_alike(heads: Sequence[Any], name: str) -> None:
     """Refuse what is not one scalar image a file, all of one size, type and direction."""
     for head in heads:
         if int(head.get("NumberOfFrames") or 1) > 1:
-            raise FormatError(f"{name}: several frames in one file (enhanced DICOM); convert it to NIfTI first")
+            raise FormatError(f"{name}: several frames in one file that does not say where they lie; convert it first")
+        if int(head.BitsAllocated) == 1:
+            raise FormatError(f"{name}: single bits, a segmentation; convert it to a label map in NIfTI first")
         if int(head.get("SamplesPerPixel") or 1) != 1 or not str(head.PhotometricInterpretation).startswith(
             "MONOCHROME"
         ):
@@ -197,7 +226,13 @@ def _stacked(heads: Sequence[Any], name: str) -> Series:
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = direction[0] * spacing[1], direction[1] * spacing[0], step
     affine[:3, 3] = positions[0]
     slices = tuple(
-        Slice(str(h.filename), p, float(h.get("RescaleSlope") or 1), float(h.get("RescaleIntercept") or 0))
+        Slice(
+            str(h.filename),
+            getattr(h, "number", 0),
+            p,
+            float(h.get("RescaleSlope") or 1),
+            float(h.get("RescaleIntercept") or 0),
+        )
         for h, p in zip(ordered, positions, strict=True)
     )
     return Series(ordered[0], slices, affine, tuple(notes))
