@@ -17,8 +17,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.errors import RunError
+from sciSR.networks.attention import ChannelAttention
+from sciSR.networks.blocks import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
 from sciSR.networks.spec import SRNetwork
+from sciSR.networks.upsamplers import CubicUpsampling
 
 __all__ = ["NotStreamableError", "RowProgram", "RowStream", "derive"]
 
@@ -235,6 +238,96 @@ class _Transposed(_RowOp):
         return rows if bias is None else rows + bias.reshape(1, -1, *[1] * (rows.dim() - 2))
 
 
+class _Upsampled(_RowOp):
+    """A cubic upsampling: two input rows on each side, mirrored at the true edges only."""
+
+    _REACH = 2
+
+    def __init__(self, module: CubicUpsampling) -> None:
+        self._m = module
+        self._kept: Tensor | None = None
+        self._given = 0
+
+    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
+        """``_given`` rows of those kept are done already and stay for what follows them."""
+        self._kept = _joined(self._kept, inputs[0])
+        if self._kept is None:
+            return None
+        rows = self._kept.shape[_ROWS]
+        stop = rows if last else rows - self._REACH
+        if stop <= self._given:
+            return None
+        s = self._m.scale[0]
+        fine: Tensor = self._m(self._kept).narrow(_ROWS, self._given * s, (stop - self._given) * s)
+        drop = max(0, stop - self._REACH)
+        self._kept = self._kept.narrow(_ROWS, drop, rows - drop).clone()
+        self._given = stop - drop
+        return fine
+
+
+class _Padded(_RowOp):
+    """Far edges mirrored up to a multiple: the other axes at once, the rows when the last have come."""
+
+    def __init__(self, multiple: int) -> None:
+        self._multiple = multiple
+        self._count = 0
+        self._kept: Tensor | None = None
+
+    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
+        (x,) = inputs
+        new = 0 if x is None else x.shape[_ROWS]
+        self._count += new
+        extra = -self._count % self._multiple if last else 0
+        rows = _joined(self._kept, x)
+        if rows is None:
+            return None
+        if extra:
+            n = self._count
+            period = max(1, 2 * n - 2)
+            mirrored = [min(k % period, period - k % period) for k in range(n, n + extra)]
+            behind = n - rows.shape[_ROWS]
+            index = torch.tensor([k - behind for k in mirrored], device=rows.device)
+            padded = torch.cat([rows, rows.index_select(_ROWS, index)], _ROWS)
+        else:
+            padded = rows
+        ready = padded.narrow(_ROWS, rows.shape[_ROWS] - new, new + extra)
+        keep = min(rows.shape[_ROWS], self._multiple)
+        self._kept = rows.narrow(_ROWS, rows.shape[_ROWS] - keep, keep).clone()
+        if ready.shape[_ROWS] == 0:
+            return None
+        padded_across: Tensor = pad_to_multiple(ready, self._multiple, _ROWS + 1)
+        return padded_across
+
+
+class _Cropped(_RowOp):
+    """The part of the fine rows that lies in the image before its far edges were padded."""
+
+    def __init__(self, scale: tuple[int, ...]) -> None:
+        self._scale = scale
+        self._wanted = 0
+        self._given = 0
+        self._size: torch.Size | None = None
+        self._waiting: Tensor | None = None
+
+    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
+        fine, x = inputs
+        if x is not None:
+            self._wanted += x.shape[_ROWS] * self._scale[0]
+            self._size = x.shape
+        self._waiting = _joined(self._waiting, fine)
+        if self._waiting is None or self._size is None:
+            return None
+        rows = min(self._waiting.shape[_ROWS], self._wanted - self._given)
+        if rows <= 0:
+            return None
+        ready = self._waiting.narrow(_ROWS, 0, rows)
+        self._waiting = _after(self._waiting, rows)
+        self._given += rows
+        for dim, s in enumerate(self._scale[1:], _ROWS + 1):
+            ready = ready.narrow(dim, 0, self._size[dim] * s)
+        return ready
+
+
 def _joined(old: Tensor | None, new: Tensor | None) -> Tensor | None:
     if old is None or old.shape[_ROWS] == 0:
         return new if new is not None else old
@@ -293,6 +386,8 @@ def derive(network: SRNetwork) -> RowProgram:
     Raises:
         NotStreamableError: the network has an operation that needs more than some rows, or that is not known.
     """
+    if network.spec.receptive_radius is None:
+        raise NotStreamableError("its receptive field has no bound")
     root = _Residual(network)
     tracer = _Tracer()
     try:
@@ -312,10 +407,11 @@ class _Residual(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Keeps the pixel shuffle as one operation; its reshapes would ask for shapes."""
+    """Keeps pixel shuffle and interpolation as one operation each; they ask for shapes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, PixelShuffle) or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, PixelShuffle | CubicUpsampling | ChannelAttention)
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork) -> RowProgram:
@@ -344,9 +440,10 @@ def _widest(network: SRNetwork) -> int:
     for s in network.spec.scale:
         fine *= s
     widest = network.spec.in_channels
+    early = fine if any(isinstance(m, CubicUpsampling) for m in network.modules()) else 1
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            widest = max(widest, module.out_channels, module.in_channels)
+            widest = max(widest, early * module.out_channels, early * module.in_channels)
     return max(widest, network.spec.out_channels * fine)
 
 
@@ -364,6 +461,12 @@ def _operation(
         if dim != 1:
             raise NotStreamableError(f"a concatenation along dimension {dim}")
         return inputs, lambda: _Join(lambda parts: torch.cat(parts, dim=1), len(inputs))
+    if node.target is pad_to_multiple:
+        multiple = int(node.args[1])  # type: ignore[arg-type]
+        return inputs, lambda: _Padded(multiple)
+    if node.target is crop_to:
+        scale = tuple(node.args[2])  # type: ignore[arg-type]
+        return inputs, lambda: _Cropped(scale)
     pointwise = node.target in _POINTWISE_FUNCTIONS or (node.op == "call_method" and name in _POINTWISE_METHODS)
     joins = node.target in _JOINS or (node.op == "call_method" and name in _JOIN_METHODS)
     if not (pointwise or joins) or not inputs:
@@ -381,6 +484,10 @@ def _of_module(module: nn.Module) -> Callable[[], _RowOp]:
     if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
         _Transposed(module)
         return lambda: _Transposed(module)
+    if isinstance(module, CubicUpsampling):
+        return lambda: _Upsampled(module)
+    if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and not module.training and module.track_running_stats:
+        return lambda: _Pointwise(module)
     nearest = isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor is not None
     if nearest or isinstance(module, (*_POINTWISE_MODULES, nn.PixelShuffle, PixelShuffle)):
         return lambda: _Pointwise(module)

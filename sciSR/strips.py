@@ -34,13 +34,17 @@ _Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
 
 
 def strip_rows(job: TileJob, program: RowProgram) -> int:
-    """Rows per strip, so that the widest layer's strip stays within some 64 MB; by shapes and precision alone."""
+    """Rows per strip, so that the widest layer's strip stays within some 64 MB; by shapes and precision alone.
+
+    Whole periods of the network's strides, so that a run can begin at any strip.
+    """
     low = job.runner.precision != "float32"
     shape = [job.plan.shape[a] for a in job.order]
     across = int(np.prod(shape[1:])) * _batch(job)
     room = _STRIP_BYTES if job.runner.device.type == "cpu" else _STRIP_BYTES_ON_DEVICE
     rows = room // (across * program.widest * (2 if low else 4))
-    return int(max(2, min(64, rows, shape[0])))
+    period = job.plan.alignment[job.order[0]]
+    return -(-int(max(2, min(64, rows, shape[0]))) // period) * period
 
 
 def _batch(job: TileJob) -> int:
@@ -237,7 +241,7 @@ class _Pass:
         high = min(self._total, stop + self._reach)
         rows = self._kept.narrow(2, low - self._kept_from, high - low)
         base = self._job.runner.network.interpolate(rows)
-        keep = max(0, stop - self._reach)
+        keep = max(self._kept_from, stop - self._reach)
         self._kept = self._kept.narrow(2, keep - self._kept_from, self._fed - keep).clone()
         self._kept_from = keep
         return None if base is None else base.narrow(2, (start - low) * self._scale, (stop - start) * self._scale)

@@ -21,6 +21,7 @@ __all__ = [
     "ResidualBlock",
     "axes_of",
     "convolution",
+    "crop_to",
     "pad_to_multiple",
     "whole_scale",
     "zero_",
@@ -90,12 +91,19 @@ def convolution(
     )
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """``x`` with its far edges mirrored (the edge pixel not repeated) up to a multiple of pixels per spatial axis.
+def crop_to(fine: Tensor, x: Tensor, scale: Sequence[int]) -> Tensor:
+    """The part of ``fine``, refined by ``scale``, that lies in the image ``x`` before its far edges were padded."""
+    for dim, s in enumerate(scale):
+        fine = fine.narrow(dim + 2, 0, x.shape[dim + 2] * s)
+    return fine
+
+
+def pad_to_multiple(x: Tensor, multiple: int, first: int = 2) -> Tensor:
+    """``x`` with its far edges mirrored (edge pixel not repeated) up to a multiple of pixels, axes from ``first`` on.
 
     Any size will do: an image smaller than what is added is mirrored again and again.
     """
-    for dim in range(2, x.dim()):
+    for dim in range(first, x.dim()):
         n = x.shape[dim]
         extra = -n % multiple
         if extra:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sciSR.networks import receptive
-from sciSR.networks.blocks import convolution, pad_to_multiple, zero_
+from sciSR.networks.blocks import convolution, crop_to, pad_to_multiple, zero_
 from sciSR.networks.family import AnySkip, Family, Scale
 from sciSR.networks.receptive import Reach
 from sciSR.networks.shuffle import stages
@@ -22,6 +22,9 @@ from sciSR.networks.upsamplers import (
 )
 
 __all__ = ["EncoderDecoder", "UNet"]
+
+for _whole in ("pad_to_multiple", "crop_to"):  # they ask for sizes, which a trace does not have
+    fx.wrap(_whole)
 
 
 class _Bottleneck(Family):
@@ -36,12 +39,6 @@ class _Bottleneck(Family):
     def describe(self, reach: tuple[int, ...]) -> NetworkSpec:
         """Tiles start where the strides do."""
         return replace(super().describe(reach), alignment=(self.period(0),) * self.ndim)
-
-    def cropped(self, fine: Tensor, x: Tensor) -> Tensor:
-        """The part of ``fine`` that lies in the image ``x`` before it was padded."""
-        for dim, s in enumerate(self.scale):
-            fine = fine.narrow(dim + 2, 0, x.shape[dim + 2] * s)
-        return fine
 
 
 class EncoderDecoder(_Bottleneck):
@@ -100,7 +97,7 @@ class EncoderDecoder(_Bottleneck):
     def residual(self, x: Tensor) -> Tensor:
         """The learned part on the refined grid."""
         padded = pad_to_multiple(x, self.period(0))
-        return self.cropped(self.tail(self.decoder(self.encoder(padded))), x)
+        return crop_to(self.tail(self.decoder(self.encoder(padded))), x, self.scale)
 
     def path(self, axis: int) -> list[Reach]:
         """Down, up, the refinement, the tail."""
@@ -168,7 +165,7 @@ class UNet(_Bottleneck):
         y = levels.pop()
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
             y = join(torch.cat([up(y), levels.pop()], 1))
-        return self.cropped(self.tail(self.upsampler(y)), x)
+        return crop_to(self.tail(self.upsampler(y)), x, self.scale)
 
     def path(self, axis: int) -> list[Reach]:
         """Down to the bottom and up again, then the upsampler's and the tail."""

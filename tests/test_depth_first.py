@@ -1,0 +1,80 @@
+"""Row programs: every network that can stream gives its whole-image residual, however the rows are cut."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sciSR.depth_first import NotStreamableError, derive
+from sciSR.inference import upscale
+from sciSR.networks import build_network, list_networks
+from sciSR.networks.spec import SRNetwork
+from sciSR.raster import Raster
+from sciSR.strips import StripSource
+
+UNBOUNDED = {"rcan", "imdn"}
+"""Families that pool over the whole image."""
+WINDOWED = {"swinir"}
+
+
+def _network(family: str, ndim: int, **arguments: object) -> SRNetwork:
+    network = build_network(family, ndim=ndim, in_channels=2, scale=2, **arguments).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            fan = max(1, parameter[0].numel()) if parameter.dim() > 1 else 16
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan**0.5)
+    return network
+
+
+def _by_rows(network: SRNetwork, x: torch.Tensor, rows: int) -> torch.Tensor:
+    stream = derive(network).start()
+    parts = [stream.feed(x[:, :, a : a + rows], last=a + rows >= x.shape[2]) for a in range(0, x.shape[2], rows)]
+    return torch.cat([part for part in parts if part is not None], 2)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("family", sorted(set(list_networks()) - UNBOUNDED - WINDOWED))
+def test_rows_give_the_whole_image(family: str, ndim: int) -> None:
+    network = _network(family, ndim)
+    for size, rows in ((33, 7), (9, 2), (8, 8), (1, 1)) if ndim == 2 else ((13, 5), (4, 4)):
+        x = torch.randn(1, 2, size, *((19,) if ndim == 2 else (6, 5)), generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            whole = network.residual(x)
+            assert whole is not None
+            rows_joined = _by_rows(network, x, rows)
+        assert rows_joined.shape == whole.shape
+        assert (rows_joined - whole).abs().max() <= 5e-5 * whole.abs().max()
+
+
+@pytest.mark.parametrize("family", sorted(UNBOUNDED | WINDOWED))
+def test_what_cannot_stream_says_why(family: str) -> None:
+    with pytest.raises(NotStreamableError, match=r"receptive field has no bound|depends on the values or shapes"):
+        derive(build_network(family, ndim=2, in_channels=1, scale=2).eval())
+
+
+def test_normalisation_by_batch_is_no_operation_on_rows() -> None:
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=8, blocks=1)
+    network.head = nn.Sequential(network.head, nn.BatchNorm2d(8))  # type: ignore[arg-type]
+    derive(network.eval())
+    with pytest.raises(NotStreamableError, match="BatchNorm2d"):
+        derive(network.train())
+
+
+@pytest.mark.parametrize("family", ["unet", "encoder_decoder", "vdsr"])
+def test_parts_of_strided_and_early_upsampled_networks_have_the_bytes_of_a_whole_run(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sciSR.strips._STRIP_BYTES", 1)
+    values = np.random.default_rng(0).normal(size=(2, 205, 21)).astype(np.float32)
+    raster = Raster.from_array(values, affine=np.eye(3), axes="cyx")
+    arguments = {"features": 8} if family == "vdsr" else {"features": 4, "depth": 2}
+    source = upscale(raster, _network(family, 2, **arguments), precision="float32").source
+    assert isinstance(source, StripSource)
+    parts = source.parts
+    whole = {number: block.values for number, block in source.stream_parts(range(len(parts)))}
+    for number in (len(parts) // 2, len(parts) - 1):
+        ((_, block),) = source.stream_parts([number])
+        np.testing.assert_array_equal(block.values, whole[number])
+    stream = np.concatenate([block.values for _, block in source.stream()], axis=1)
+    np.testing.assert_array_equal(np.concatenate(list(whole.values()), axis=1), stream)
