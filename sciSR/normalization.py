@@ -118,10 +118,11 @@ class Normalization:
 
         A fixed recipe for scenes is written for one unit (reflectance times 10000). Where a scene's values do not come
         near its range but its stored numbers do (a band scale of 0.0001), the recipe is restated in the scene's unit;
-        where neither does, a :class:`~sciSR.errors.RadiometryWarning` tells.
+        where neither does, it is refused; a type too narrow for the recipe is told by a
+        :class:`~sciSR.errors.RadiometryWarning`.
 
         Raises:
-            InputError: no valid value at all.
+            InputError: no valid value at all, or a scene in another unit than the recipe's.
         """
         if self.kind != "percentile":
             center, scale = self._in_unit_of(raster) if self.kind == "fixed" else ((0.0,), (1.0,))
@@ -138,19 +139,35 @@ class Normalization:
         if raster is None or len(raster.grid.shape) != 2:
             return self.center, self.scale
         values = _glance(raster)
-        if self._fits(values):
-            return self.center, self.scale
         unit = np.array(raster.encoding.scale)
+        if not self._fits(values) and not (unit.min() > 0 and self._fits(values / unit.mean())):
+            # five windows may all lie in deep water: look at the whole before refusing it
+            values = np.concatenate([values, *_gather(raster, 1, _stride(raster))[0].samples]).astype(np.float64)
+        if self._fits(values):
+            self._doubt_narrow(raster)
+            return self.center, self.scale
         if unit.min() > 0 and self._fits(values / unit.mean()):
             return tuple((np.array(self.center) * unit).tolist()), tuple((np.array(self.scale) * unit).tolist())
-        warnings.warn(
-            f"{raster.name}: values reach {np.abs(values).max():g}, the normalization is made for about "
-            f"{self.scale[0]:g}: the result will be poor; state the range with normalization (kind: fixed, and the "
-            "scale that becomes 1)",
-            RadiometryWarning,
-            stacklevel=3,
+        reach = float(np.abs(values).max())
+        hint = "--normalization fraction (values of 0 to 1), or " if 0.01 < reach < 3 else ""
+        raise InputError(
+            f"{raster.name}: values reach {reach:.4g}, the normalization is made for about {self.scale[0]:g}; pass "
+            f"{hint}one of your own (kind: fixed, scale: the value that becomes 1), or set the scale the file lacks"
         )
-        return self.center, self.scale
+
+    def _doubt_narrow(self, raster: Raster) -> None:
+        """Warn where the stored type ends far below what the recipe is made for, as 8-bit pictures do."""
+        stored = np.dtype(raster.encoding.dtype)
+        if stored.kind not in "iu" or not raster.encoding.identity:
+            return
+        top = int(np.iinfo(stored).max)
+        if top < abs(max(self.scale)) / 10:
+            warnings.warn(
+                f"{raster.name}: {stored} ends at {top}, the normalization is made for about {self.scale[0]:g}: the "
+                f"result will be poor; pass a normalization of your own (kind: fixed, scale: {top})",
+                RadiometryWarning,
+                stacklevel=4,
+            )
 
     def _fits(self, values: NDArray[np.float64]) -> bool:
         """Whether the recipe brings the greater values anywhere near 1; no value and nothing but zeros fit anything."""

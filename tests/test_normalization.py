@@ -159,11 +159,32 @@ def test_a_recipe_in_the_unit_of_scaled_values_stays() -> None:
     assert recipe.fit(kelvin) == IntensityMap((250.0,), (80.0,))
 
 
-@pytest.mark.parametrize("factor", [1e-4, 1e5])
-def test_values_far_from_the_recipe_are_told(factor: float) -> None:
-    with pytest.warns(RadiometryWarning, match="made for about 10000: the result will be poor"):
-        fitted = REFLECTANCE.fit(scene(DIGITAL * np.float32(factor)))
-    assert fitted == IntensityMap((0.0,), (10000.0,))
+@pytest.mark.parametrize(("factor", "advice"), [(1e-4, "pass --normalization fraction"), (1e5, "pass one of your own")])
+def test_values_far_from_the_recipe_are_refused(factor: float, advice: str) -> None:
+    with pytest.raises(InputError, match=f"values reach .*, the normalization is made for about 10000; {advice}"):
+        REFLECTANCE.fit(scene(DIGITAL * np.float32(factor)))
+
+
+def test_reflectance_of_0_to_1_is_seen_as_its_ten_thousandfold() -> None:
+    fraction = Normalization("fixed", scale=(1.0,)).fit(scene(DIGITAL / np.float32(10000)))
+    np.testing.assert_allclose(
+        fraction.apply(DIGITAL / np.float32(10000)), REFLECTANCE.fit(scene(DIGITAL)).apply(DIGITAL)
+    )
+
+
+def test_a_scene_that_is_dark_where_it_is_glanced_at_is_not_refused() -> None:
+    dark = np.ones((1, 900, 900), np.uint16)
+    dark[0, 180:300, 180:300] = 2000  # between the five windows
+    assert REFLECTANCE.fit(scene(dark)).scale == (10000.0,)
+
+
+def test_eight_bits_for_a_recipe_of_ten_thousand_are_told() -> None:
+    picture = np.random.default_rng(5).integers(0, 255, (3, 70, 80)).astype(np.uint8)
+    with pytest.warns(RadiometryWarning, match=r"uint8 ends at 255, .* about 10000: .* scale: 255\)"):
+        REFLECTANCE.fit(scene(picture))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RadiometryWarning)
+        Normalization("fixed", scale=(255.0,)).fit(scene(picture))
 
 
 @pytest.mark.parametrize("values", [np.zeros((1, 8, 8), np.uint16), np.full((1, 8, 8), np.nan, np.float32)])
