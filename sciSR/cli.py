@@ -312,6 +312,7 @@ def _file_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--series", default=_GIVEN, help="which series of a DICOM folder that holds several")
     group.add_argument("--offset", default=_GIVEN, type=float, help="radiometric offset the file does not state")
     group.add_argument("--nodata", default=_GIVEN, type=float, help="value that means no value, unstated in the file")
+    group.add_argument("--unit", default=_GIVEN, help="unit of the values, unstated in the file, such as HU")
     group.add_argument("--suffix", default=_GIVEN, help="ending of the outputs in a folder, such as .tif")
     group.add_argument("--dtype", default=_GIVEN, help="stored number type, such as float32; default the input's")
     group.add_argument("--compress", default=_GIVEN, help="of a GeoTIFF: deflate, zstd, lzw, none")

@@ -298,7 +298,7 @@ class _Run:
     def _written(self, job: Job) -> Raster:
         """The output, opened again; what its metadata warn of was said when the input was opened."""
         assert self.workflow.input is not None
-        options = {k: v for k, v in self.workflow.input.options.items() if k in ("labels", "nodata")}
+        options = {k: v for k, v in self.workflow.input.options.items() if k in ("labels", "nodata", "unit")}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SciSRWarning)
             return open_raster(job.output, **options)

@@ -246,7 +246,7 @@ def test_a_section_may_name_a_file_of_configs(tmp_path: Path) -> None:
 def test_a_named_file_that_is_not_there_has_a_near_match(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no file 'hounsfeld' in configs/normalizations; did you mean hounsfield\?"):
         make_workflow(MINIMAL, ["upscale.normalization=hounsfeld"])
-    with pytest.raises(ConfigError, match="known: hounsfield"):
+    with pytest.raises(ConfigError, match="known: fraction, hounsfield"):
         make_workflow(MINIMAL, ["upscale.normalization=zzz"])
 
 

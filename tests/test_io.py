@@ -211,3 +211,15 @@ def test_the_longest_ending_wins_and_case_does_not_matter() -> None:
 def test_every_ending_in_the_table_has_its_adapter(suffix: str) -> None:
     adapter = adapter_for(f"file{suffix}")
     assert suffix in adapter.suffixes
+
+
+def test_a_unit_can_be_named(tmp_path: Path) -> None:
+    volume = Raster.from_array(np.zeros((3, 4, 5), np.int16), affine=np.eye(4), axes="zyx")
+    path = save_raster(volume, tmp_path / "a.nii.gz")
+    assert open_raster(path).unit is None
+    assert open_raster(path, unit="HU").unit == "HU"
+    scene = Raster.from_array(np.zeros((2, 4, 5), np.int16), affine=np.eye(3), axes="cyx", unit="m")
+    first, second = (save_raster(scene, tmp_path / f"{name}.tif") for name in "ab")
+    assert open_raster(first).unit == "m"
+    assert open_raster([first, second], unit="K").unit == "K"
+    assert open_raster(save_raster(open_raster(first, unit="K"), tmp_path / "c.tif")).unit == "K"

@@ -13,7 +13,7 @@ from sciSR.workflow import run_workflow
 __all__ = ["given", "run"]
 
 ENGINE = ("device", "precision", "backend", "tile", "exact", "normalization", "workers")
-INPUT = ("join", "series", "labels", "offset", "nodata")
+INPUT = ("join", "series", "labels", "offset", "nodata", "unit")
 OUTPUT = ("suffix", "cog", "dtype", "compress")
 
 

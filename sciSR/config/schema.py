@@ -70,6 +70,8 @@ class InputSection(Section):
     """Value that means no value though the file does not say so."""
     offset: float | None = None
     """Radiometric offset in stored units that the file does not state (Sentinel-2 baseline 04.00: -1000)."""
+    unit: str | None = None
+    """Unit of the values where the file does not state it, such as ``HU`` for a CT in NIfTI."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -65,12 +65,15 @@ def adapter_for(path: str | os.PathLike[str]) -> FormatAdapter:
     raise FormatError(f"{os.fspath(path)}: no format for this file name; expected one of {', '.join(ADAPTERS)}")
 
 
-def open_raster(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], **options: Any) -> Raster:
+def open_raster(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, unit: str | None = None, **options: Any
+) -> Raster:
     """A lazy raster of a file; nothing but its header is read.
 
     Args:
         path: a file, or an address that GDAL reads (``https://…``, ``/vsicurl/…``, ``s3://…``); or several files of one
             scene: bands on the same grid are stacked, neighbouring tiles joined.
+        unit: unit of the values where the file does not state one, or a wrong one (``"HU"`` of a CT in NIfTI).
         options: what the format understands, such as ``labels=True``; see its page.
 
     Raises:
@@ -81,9 +84,12 @@ def open_raster(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     if not isinstance(path, (str, os.PathLike)):
         from sciSR.io.geotiff import open_mosaic
 
-        return open_mosaic([_present(part) for part in path], **options)
-    adapter = adapter_for(path)
-    return adapter.open(_present(path), **options)
+        raster = open_mosaic([_present(part) for part in path], **options)
+    else:
+        raster = adapter_for(path).open(_present(path), **options)
+    if unit is None:
+        return raster
+    return raster.replace(channels=tuple(channel._replace(unit=unit) for channel in raster.channels))
 
 
 def _present(path: str | os.PathLike[str]) -> str:

@@ -149,7 +149,8 @@ def _sidecar(series: Series) -> dict[str, Any]:
     for keyword, field in _SECONDS.items():
         if head.get(keyword) not in (None, ""):
             fields[field] = float(head[keyword].value) / 1000
-    return fields
+    unit = _unit(series)
+    return fields if unit is None else {**fields, "Units": unit}
 
 
 class _SeriesSource:
