@@ -146,6 +146,8 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 def test_a_file_without_tensors_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no state dict in it \(it holds epoch, loss\)"):
         load_network(save(tmp_path / "log.pth", {"epoch": 1, "loss": 2.0}))
+    with pytest.raises(CheckpointError, match="it holds nothing"):
+        load_network(save(tmp_path / "empty.pth", {}))
     with pytest.raises(CheckpointError, match="it holds list"):
         load_network(save(tmp_path / "list.pth", [1, 2]))
 
@@ -179,7 +181,10 @@ def test_channels_that_cannot_be_shuffled_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scale": 3}, "scale: 3 was asked for, but these weights refine by 2"),
+        ({"scale": 3}, r"^w\.pth: scale: 3 was asked for, but these weights refine by 2"),
+        ({"value_range": 0}, "value_range 0 is not a number above 0"),
+        ({"value_range": "255"}, "value_range '255' is not a number above 0"),
+        ({"residual_scale": True}, "residual_scale True is not a number above 0"),
         ({"scale": 2.5}, "scale 2.5 is not a whole number"),
         ({"padding": "replicate"}, "padding means nothing for ESPCN"),
         ({"residual_scale": 0.1}, "residual_scale means nothing for ESPCN"),

@@ -9,6 +9,7 @@ input and output: 255 for EDSR and RCAN, else 1) and ``padding`` of SRCNN.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 from collections import OrderedDict, defaultdict
@@ -68,12 +69,12 @@ def load_foreign(path: str | os.PathLike[str], **options: Any) -> SRNetwork:
     if dialect is None:
         from sciSR.networks.spandrel import load_with_spandrel
 
-        names = dict.fromkeys(known.name.split(",")[0] for known in DIALECTS)
+        names = dict.fromkeys(known.name.split(",")[0].split(" with")[0] for known in DIALECTS)
         return load_with_spandrel(file, weights, list(names), options)
     for name in ("residual_scale", "padding"):
         if options.get(name) is not None and name not in dialect.options:
             raise InputError(f"{file.name}: {name} means nothing for {dialect.name}")
-    network = _filled(file, dialect, dialect.read(weights, chosen), weights)
+    network = _filled(file, dialect, _reading(file, dialect, weights, chosen), weights)
     network.card = NetworkCard(
         name=file.stem,
         provenance={"imported from": file.name, "dialect": dialect.name, "source": dialect.source},
@@ -128,6 +129,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     found = _unwrapped(content)
     if found is None:
         have = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        have = have or "nothing"
         raise CheckpointError(f"{file.name}: no state dict in it (it holds {have}); expected tensors by name")
     weights = {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
     return _stripped(weights)
@@ -141,7 +143,23 @@ def _options(file: Path, options: Mapping[str, Any]) -> Options:
     scale = options.get("scale")
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int) or scale < 1):
         raise InputError(f"{file.name}: scale {scale!r} is not a whole number of at least 1")
+    for name in ("value_range", "residual_scale"):
+        value = options.get(name)
+        if value is not None and not (_is_number(value) and value > 0):
+            raise InputError(f"{file.name}: {name} {value!r} is not a number above 0")
     return Options(**options)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _reading(file: Path, dialect: Dialect, weights: Weights, options: Options) -> Reading:
+    """What the dialect makes of the weights; its complaints name the file."""
+    try:
+        return dialect.read(weights, options)
+    except (InputError, CheckpointError) as error:
+        raise type(error)(f"{file.name}: {error}") from error
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
@@ -164,7 +182,7 @@ def _torch(file: Path) -> Any:
             ) from error
         raise CheckpointError(f"{file.name}: not a PyTorch checkpoint; expected what torch.save writes") from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = str(error).strip().splitlines()[0].split(". ")[0] if " " in str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{file.name}: not a PyTorch checkpoint, or a truncated one ({first}); expected what torch.save writes"
         ) from error
