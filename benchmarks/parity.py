@@ -32,12 +32,10 @@ from sciSR.networks import load_network  # noqa: E402
 from sciSR.networks.spec import SRNetwork  # noqa: E402
 
 SETS = ("Set5", "Set14", "B100", "Urban100")
-GREY = ("srcnn", "fsrcnn", "espcn", "vdsr")
-"""Families that see the luminance only and are judged by P1; the others by P2."""
 
 # PSNR in dB on Set5, Set14, B100, Urban100, as the papers' tables give them (Y, border of ``scale`` pixels, MATLAB's
-# bicubic). Rows are (family, features, scale); features tell EDSR from its baseline and SwinIR's two.
-PUBLISHED: dict[tuple[str, int, int], tuple[float, ...]] = {
+# bicubic). Rows are (family, features, scale); features tell EDSR from its baseline and SwinIR's two; None: not given.
+PUBLISHED: dict[tuple[str, int, int], tuple[float | None, ...]] = {
     # Dong 2016, arXiv:1501.00092 (9-5-5)
     ("srcnn", 64, 2): (36.66, 32.45, 31.36, 29.50),
     ("srcnn", 64, 3): (32.75, 29.30, 28.41, 26.24),
@@ -46,14 +44,20 @@ PUBLISHED: dict[tuple[str, int, int], tuple[float, ...]] = {
     ("fsrcnn", 56, 2): (37.00, 32.63, 31.53, 29.88),
     ("fsrcnn", 56, 3): (33.16, 29.43, 28.53, 26.43),
     ("fsrcnn", 56, 4): (30.71, 27.59, 26.98, 24.62),
+    # Shi 2016, arXiv:1609.05158 (trained on ImageNet)
+    ("espcn", 64, 3): (33.13, 29.49, None, None),
+    ("espcn", 64, 4): (30.90, 27.73, None, None),
     # Kim 2016, arXiv:1511.04587
     ("vdsr", 64, 2): (37.53, 33.03, 31.90, 30.76),
     ("vdsr", 64, 3): (33.66, 29.77, 28.82, 27.14),
     ("vdsr", 64, 4): (31.35, 28.01, 27.29, 25.18),
-    # Ahn 2018, arXiv:1803.08664 (CARN-M; not the larger CARN)
-    ("carn", 64, 2): (37.53, 33.26, 31.92, 31.23),
-    ("carn", 64, 3): (33.99, 30.08, 28.91, 27.55),
-    ("carn", 64, 4): (31.92, 28.42, 27.44, 25.62),
+    # Ahn 2018, arXiv:1803.08664: CARN-M, then CARN
+    ("carn-m", 64, 2): (37.53, 33.26, 31.92, 31.23),
+    ("carn-m", 64, 3): (33.99, 30.08, 28.91, 27.55),
+    ("carn-m", 64, 4): (31.92, 28.42, 27.44, 25.62),
+    ("carn", 64, 2): (37.76, 33.52, 32.09, 31.92),
+    ("carn", 64, 3): (34.29, 30.29, 29.06, 28.06),
+    ("carn", 64, 4): (32.13, 28.60, 27.58, 26.07),
     # Lim 2017, arXiv:1707.02921: baseline, then the large network
     ("edsr", 64, 2): (37.99, 33.57, 32.16, 31.98),
     ("edsr", 64, 3): (34.37, 30.28, 29.09, 28.15),
@@ -73,6 +77,8 @@ PUBLISHED: dict[tuple[str, int, int], tuple[float, ...]] = {
     ("rcan", 64, 2): (38.27, 34.12, 32.41, 33.34),
     ("rcan", 64, 3): (34.74, 30.65, 29.32, 29.09),
     ("rcan", 64, 4): (32.63, 28.87, 27.77, 26.82),
+    # Wang 2018, arXiv:1809.00219: RRDB trained for PSNR, not the adversarial ESRGAN
+    ("rrdbnet", 64, 4): (32.73, 28.99, 27.85, 27.03),
     # Liang 2021, arXiv:2108.10257: light, then classical trained on DF2K
     ("swinir", 60, 2): (38.14, 33.86, 32.31, 32.76),
     ("swinir", 60, 3): (34.62, 30.54, 29.20, 28.66),
@@ -139,12 +145,14 @@ def measure(
     network = load_network(path, **options)
     scale = network.spec.scale[0]
     if scale == 1:
-        raise InputError(f"{path.name}: factor 1; say the factor of the images with --option scale=")
-    kind = cast(Protocol, protocol or ("P1" if network.family in GREY else "P2"))
+        raise InputError(
+            f"{path.name}: factor 1 came, expected more; say the factor of the images with --option scale="
+        )
+    # networks of one channel see the luminance
+    kind = cast(Protocol, protocol or ("P1" if network.spec.in_channels == 1 else "P2"))
     scores = [benchmark_score(run(network, benchmark_low(image, scale, kind)), image, scale, kind) for image in images]
     cubic = [benchmark_score(_cubic(image, scale, kind), image, scale, kind) for image in images]
-    known = network.arguments.get("mobile", True)
-    published = PUBLISHED.get((network.family, _width(network), scale)) if known else None
+    published = PUBLISHED.get(_kind(network))
     return Row(
         name=path.stem,
         scale=scale,
@@ -165,19 +173,38 @@ def run(network: SRNetwork, low: NDArray[Any]) -> NDArray[np.float32]:
         raise InputError(
             f"{network.family}: takes {network.spec.in_channels} channels, the protocol gives {planes.shape[0]}"
         )
+    x = torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None] * span
     with torch.inference_mode():
-        result = network(torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None] * span)[0] / span
+        result = network(mirrored(x, network.spec.alignment) if network.family == "swinir" else x)[0] / span
     array: NDArray[np.float32] = result.numpy()
-    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)
+    fine = array[:, : low.shape[0] * network.spec.scale[0], : low.shape[1] * network.spec.scale[1]]
+    return fine[0] if len(fine) == 1 else fine.transpose(1, 2, 0)
+
+
+def mirrored(x: torch.Tensor, window: Sequence[int]) -> torch.Tensor:
+    """``x`` with its far edges mirrored, edge pixel repeated, to the next multiple of the window that is larger.
+
+    That is how the script that made SwinIR's published figures pads (JingyunLiang/SwinIR, main_test_swinir.py); the
+    network itself does not repeat the edge pixel and adds nothing to images that are whole windows.
+    """
+    for dim, w in zip((2, 3), window, strict=True):
+        n = x.shape[dim]
+        x = torch.cat([x, x.flip(dim)], dim).narrow(dim, 0, min(2 * n, (n // w + 1) * w))
+    return x
 
 
 def _cubic(image: NDArray[np.uint8], scale: int, protocol: Protocol) -> NDArray[Any]:
     return imresize(benchmark_low(image, scale, protocol), float(scale))
 
 
-def _width(network: SRNetwork) -> int:
-    width = network.arguments["features"]
-    return int(width if isinstance(width, int) else width[0])
+def _kind(network: SRNetwork) -> tuple[str, int, int]:
+    """Family, features and factor, as the published figures are listed."""
+    width = network.arguments.get("features", 0)
+    family = "carn-m" if network.arguments.get("mobile") else network.family
+    if network.arguments.get("kernels", [9, 5, 5]) != [9, 5, 5]:
+        # the table has the larger of the two SRCNNs
+        family = "srcnn 9-1-5"
+    return family, int(width if isinstance(width, int) else width[0]), network.spec.scale[0]
 
 
 def _option(text: str) -> tuple[str, Any]:

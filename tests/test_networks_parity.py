@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from sciSR.benchmark_images import benchmark_low, benchmark_score, imresize
+from sciSR.networks import build_network
+from sciSR.networks.checkpoint import save_checkpoint
 
 
 def parity() -> ModuleType:
@@ -89,6 +91,50 @@ def test_colour_networks_are_judged_by_the_second_protocol(
     cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip("|").split("|")]
     assert float(cells[4]) == pytest.approx(expected, abs=1e-2)
     assert cells[6] == "–"
+
+
+def test_windows_are_filled_as_the_published_script_fills_them() -> None:
+    module = parity()
+    rows = torch.arange(6.0).reshape(1, 1, 6, 1).expand(1, 1, 6, 8)
+    filled = module.mirrored(rows, (4, 4))
+    # the edge pixel repeated, and one window more where the image has whole windows
+    assert filled.shape == (1, 1, 8, 12)
+    assert filled[0, 0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 5, 4]
+    columns = rows.transpose(2, 3)
+    assert module.mirrored(columns, (4, 4))[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 5, 4]
+    assert module.mirrored(torch.zeros(1, 1, 2, 5), (8, 8)).shape == (1, 1, 4, 8)
+
+
+def test_swinir_is_judged_as_its_script_does(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = parity()
+    torch.manual_seed(0)
+    network = build_network(
+        "swinir", ndim=2, in_channels=3, scale=2, features=8, depths=(2,), heads=2, window=8, skip=None, value_range=1.0
+    ).eval()
+    path = tmp_path / "light.safetensors"
+    save_checkpoint(network, path, normalization=None, sensor=None, bands=None, provenance={}, name="light")
+    assert module.main([str(path), "--images", str(images)]) == 0
+    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip("|").split("|")]
+    scores = []
+    for image in module.read_images(images):
+        low = benchmark_low(image, 2, "P2")
+        # 24 by 30 pixels: one window more below, two columns mirrored to the right
+        padded = np.pad(low, ((0, 8), (0, 2), (0, 0)), mode="symmetric")
+        with torch.inference_mode():
+            y = network(torch.from_numpy(padded.transpose(2, 0, 1) / np.float32(255))[None])[0].numpy()
+        scores.append(benchmark_score(y.transpose(1, 2, 0)[:48, :60], image, 2, "P2").psnr)
+    assert float(cells[4]) == pytest.approx(np.mean(scores), abs=1e-3)
+
+
+def test_published_figures_are_those_of_the_network(tmp_path: Path) -> None:
+    module = parity()
+    weights = torch.load(save_srcnn(tmp_path / "955.pth"))
+    weights["conv2.weight"] = weights["conv2.weight"][..., 2:3, 2:3].clone()
+    torch.save(weights, tmp_path / "915.pth")
+    image = [np.full((40, 40), 9, np.uint8)]
+    by_kernel = [module.measure(tmp_path / f"{name}.pth", image, "Set5", None, {}) for name in ("955", "915")]
+    assert [row.published for row in by_kernel] == [32.75, None]
+    assert all(len(figures) == len(module.SETS) for figures in module.PUBLISHED.values())
 
 
 def test_wrong_use_is_answered_in_one_line(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
