@@ -55,6 +55,7 @@ def _of(section: ReferenceSection) -> Iterator[Reference]:
         yield Reference(
             open_raster(path, **section.options),
             low=None if section.low is None else open_raster(section.low, **section.options),
+            align=section.align,
             coarsen=dict(section.coarsen),
             bands=section.bands,
             weight=section.weight,

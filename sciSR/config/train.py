@@ -21,6 +21,8 @@ class ReferenceSection(Section):
     """Fine raster: file, address, pattern or list of these."""
     low: str | None = None
     """Its measured coarse counterpart, for real pairs; null: the fine one is degraded."""
+    align: bool = False
+    """Move the coarse counterpart by the displacement that is measured between the two."""
     coarsen: dict[AxisName, float] = Field(default_factory=dict)
     """Factor per axis by which the raster is made coarser first."""
     bands: tuple[int, ...] | None = None

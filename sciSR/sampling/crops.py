@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciSR.errors import GeometryError, InputError
+from sciSR.errors import InputError
 from sciSR.normalization import IntensityMap, Normalization
 from sciSR.raster import Raster
 from sciSR.resampling import resample
+from sciSR.sampling.pairs import check_pair, moved, pair_shift
 
 __all__ = ["Crop", "Reference", "decode", "hold_out", "validation_crops"]
 
@@ -29,6 +30,7 @@ class Reference:
     Attributes:
         raster: the fine raster, or the only one.
         low: the coarse raster of the same field of view, for real pairs; None: the fine one is degraded.
+        align: move the coarse raster by what the two are measured to be displaced.
         coarsen: factor per axis by which the raster is made coarser before it serves, where its pixels are finer than
             what it resolves (``{"y": 2, "x": 2}``), or to teach other pixel sizes too.
         bands: numbers of the channels to take, from 0; None: all.
@@ -38,6 +40,7 @@ class Reference:
 
     raster: Raster
     low: Raster | None = None
+    align: bool = False
     coarsen: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     bands: tuple[int, ...] | None = None
     weight: float = 1.0
@@ -58,6 +61,8 @@ class Crop:
         origin: where its first pixel lies in the decoded reference, per spatial axis.
         intensity: how its values become physical again.
         held_out: windows kept for validation, in its own pixels.
+        shift: how far the coarse counterpart was measured to be displaced, in fine pixels per spatial axis; of a pair
+            that was aligned, before it was. None: there is no counterpart.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Crop:
     weight: float = 1.0
     origin: tuple[int, ...] = ()
     held_out: tuple[tuple[slice, ...], ...] = ()
+    shift: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,10 +106,18 @@ def decode(
     raster = reference.raster
     intensity = intensity or normalization.fit(raster)
     high, valid = _read(raster, intensity, reference.bands, channels)
-    low = None
+    low, shift = None, None
     if reference.low is not None:
-        _check_pair(reference, scale)
+        check_pair(raster, reference.low, scale)
         low, low_valid = _read(reference.low, intensity, reference.bands, channels)
+        shift = pair_shift(low, high)
+        if reference.align:
+            low, inside = moved(low, [d / s for d, s in zip(shift, scale, strict=True)])
+            if low_valid is not None:
+                inside = inside & (
+                    moved(low_valid.float(), [d / s for d, s in zip(shift, scale, strict=True)])[0] > 0.99
+                )
+            low_valid = inside.expand(len(high) // channels, *inside.shape)
         valid = _both(valid, low_valid, scale)
     spacing = [raster.grid.spacing[axis] for axis in raster.grid.axes]
     factors = [float(reference.coarsen.get(axis, 1)) for axis in raster.grid.axes]
@@ -132,6 +146,7 @@ def decode(
                 weight=reference.weight / (len(high) // channels),
                 origin=(0,) * len(shape),
                 held_out=(box,) if box else (),
+                shift=shift,
             )
         )
     return crops
@@ -163,22 +178,6 @@ def _read(
         )
     joint = valid.reshape(-1, channels, *spatial).all(axis=1)
     return torch.from_numpy(values), None if joint.all() else torch.from_numpy(joint)
-
-
-def _check_pair(reference: Reference, scale: Sequence[int]) -> None:
-    assert reference.low is not None
-    high, low = reference.raster.grid, reference.low.grid
-    wanted = tuple(n * s for n, s in zip(low.shape, scale, strict=True))
-    if wanted != high.shape:
-        raise GeometryError(
-            f"{reference.low.name}: {low.shape} pixels refined by {tuple(scale)} are {wanted}, "
-            f"its fine partner {reference.raster.name} has {high.shape}; crop or regrid one of them"
-        )
-    if not high.same_space(low, tolerance_px=0.5):
-        raise GeometryError(
-            f"{reference.low.name}: does not cover the field of view of {reference.raster.name} "
-            "to half a fine pixel; register the two first"
-        )
 
 
 def _both(valid: Tensor | None, low_valid: Tensor | None, scale: Sequence[int]) -> Tensor | None:

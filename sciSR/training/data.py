@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,11 @@ from sciSR.raster import Raster
 from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
 
 __all__ = ["Data", "as_references", "checksum", "gather", "record_of", "wide_enough"]
+
+log = logging.getLogger(__name__)
+
+_NOTABLE = 0.25
+"""Fine pixels."""
 
 
 class Data(NamedTuple):
@@ -76,12 +82,31 @@ def gather(
         judged = [crop for reference in references for crop in _held(reference, normalization, options)]
         judged += [crop for reference in validation for crop in decode(reference, **options)]
         return Data([], _distinct(judged), record)
-    training = [crop for reference in references for crop in decode(reference, **options)]
+    learned = [decode(reference, **options) for reference in references]
+    others = [decode(reference, **options) for reference in validation]
+    for entry, crops in zip(record, [*learned, *others], strict=True):
+        _tell_shift(entry, crops[0])
+    training = [crop for crops in learned for crop in crops]
     if not validation and not any(crop.held_out for crop in training) and fraction > 0:
         training = [hold_out(crop, fraction) for crop in training]
     judged = [part for crop in training for part in validation_crops(crop, scale)]
-    judged += [crop for reference in validation for crop in decode(reference, **options)]
+    judged += [crop for crops in others for crop in crops]
     return Data(training, _distinct(judged), record)
+
+
+def _tell_shift(entry: dict[str, Any], crop: Crop) -> None:
+    """Put into the record how far a real pair is displaced, and say so where it is much and was left."""
+    if crop.shift is None:
+        return
+    entry["low"]["shift"] = [round(d, 3) for d in crop.shift]
+    told = ", ".join(f"{axis} {d:+.2f}" for axis, d in zip("zyx"[-len(crop.shift) :], crop.shift, strict=True))
+    if entry["low"]["aligned"] or max(abs(d) for d in crop.shift) < _NOTABLE:
+        log.info("%s: displaced by %s fine pixels against %s", entry["low"]["name"], told, crop.name)
+    else:
+        log.warning(
+            "%s: displaced by %s fine pixels against %s, and the network will learn that too; align: true moves it",
+            entry["low"]["name"], told, crop.name,
+        )  # fmt: skip
 
 
 def _held(reference: Reference, normalization: Normalization, options: dict[str, Any]) -> list[Crop]:
@@ -129,7 +154,9 @@ def record_of(reference: Reference, role: str) -> dict[str, Any]:
     if reference.held_out:
         record["held_out"] = {axis: list(span) for axis, span in reference.held_out.items()}
     if reference.low is not None:
-        record["low"] = {"name": reference.low.name, "sha256": checksum(reference.low)}
+        record["low"] = {
+            "name": reference.low.name, "sha256": checksum(reference.low), "aligned": reference.align
+        }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 
