@@ -1,28 +1,109 @@
 """The distributed executor: the parts of a result computed by the workers of a dask cluster.
 
-Every worker writes its own finished parts into the folder of the journal, which all of them must reach; the writer then
-reads them in order. A worker that dies costs its task, not the run: dask gives the task to another. The number of tasks
-under way is bounded, so memory does not grow with the number of parts.
+Into a format that takes it (Zarr) every worker writes its own chunks. For the others it writes its finished parts into
+the folder of the journal, which all of them must reach, and the writer then reads them in order. A worker that dies
+costs its task, not the run: dask gives the task to another. The number of tasks under way is bounded, so memory does
+not grow with the number of parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciSR.errors import InputError, RunError
+from sciSR.io import Progress, adapter_for, check_target, publish, save_raster
+from sciSR.io.adapter import WithSharedWriting
 from sciSR.journal import Journal, PartedSource, journal_folder, journal_key, parted_source
 from sciSR.raster import Raster
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["compute_parts"]
+__all__ = ["compute_parts", "save_on_cluster"]
 
 _PER_WORKER = 3
 _RETRIES = 3
 _PARTS_PER_TASK = 16
+
+
+def save_on_cluster(
+    raster: Raster,
+    path: str | os.PathLike[str],
+    scheduler: str | Client,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    writing: Progress | None = None,
+    **options: Any,
+) -> Path:
+    """:func:`sciSR.save_raster`, computed on a cluster; what a killed run has left is used.
+
+    Args:
+        raster: the lazy result of :func:`sciSR.upscale`.
+        path: the output; its folder must be reachable from every worker by the same path, as must the input.
+        scheduler: address of a dask scheduler (``"tcp://host:8786"``), or a client.
+        overwrite: replace what is there.
+        progress: called with (parts done, parts in all).
+        writing: called with (values written, values in all), where one process writes the file in the end.
+        options: what the format understands.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputExistsError: there is a file and ``overwrite`` is false.
+        InputError: distributed is not installed, the scheduler does not answer, or the source has no parts.
+        RunError: a part failed on every worker that tried it.
+    """
+    target = Path(path)
+    adapter = adapter_for(target)
+    check_target(raster, target, overwrite=overwrite, **options)
+    if isinstance(adapter, WithSharedWriting) and isinstance(raster.source, PartedSource):
+        return _shared(raster, target, adapter, scheduler, progress, options)
+    compute_parts(raster, target, scheduler, progress=progress)
+    return save_raster(raster, target, overwrite=overwrite, resume=True, progress=writing, **options)
+
+
+def _shared(
+    raster: Raster, target: Path, adapter: Any, scheduler: str | Client, progress: Progress | None, options: Any
+) -> Path:
+    """Every worker writes its own rows of chunks of one store, which then moves to its place."""
+    client, own = _connected(scheduler)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(journal_folder(target), journal_key(raster))
+    journal.open()
+    place = journal.folder / "output" / target.name
+    begun = journal.folder / "begun"
+    if not begun.exists():
+        shutil.rmtree(place.parent, ignore_errors=True)
+        place.parent.mkdir()
+        adapter.create(raster, place, **options)
+        begun.touch()
+    groups = _groups(raster, adapter.shared_rows(raster))
+    missing = [group for group in groups if not journal.noted(group[0])]
+    work = _Rows(raster, journal, place, options)
+    try:
+        _told(client, work, missing, sum(map(len, groups)), progress)
+    finally:
+        if own:
+            client.close()
+    publish(place, target)
+    journal.remove()
+    return target
+
+
+def _groups(raster: Raster, rows: int) -> list[list[int]]:
+    """The numbers of the parts that make whole rows of chunks together."""
+    assert isinstance(raster.source, PartedSource)
+    lead = len(raster.leading)
+    found: dict[tuple[int, ...], list[int]] = {}
+    for number, window in enumerate(raster.source.parts):
+        found.setdefault((*(w.start for w in window[:lead]), window[lead].start // rows), []).append(number)
+    return list(found.values())
 
 
 def compute_parts(
@@ -30,7 +111,7 @@ def compute_parts(
     target: Path,
     scheduler: str | Client,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Journal:
     """Compute all missing parts of ``raster`` on a cluster, into the journal of the output ``target``.
 
@@ -56,21 +137,65 @@ def compute_parts(
     journal = Journal(journal_folder(target), journal_key(raster))
     target.parent.mkdir(parents=True, exist_ok=True)
     journal.open()
-    parts = len(source.parts)
-    missing = [n for n in range(parts) if not journal.has(n)]
-    done = parts - len(missing)
-    if progress is not None:
-        progress(done, parts)
+    count = len(source.parts)
+    missing = [n for n in range(count) if not journal.has(n)]
     client, own = _connected(scheduler)
     try:
-        for count in _finished(client, source, journal, missing):
-            done += count
-            if progress is not None:
-                progress(done, parts)
+        bound = _bound(client)
+        run = max(1, min(_PARTS_PER_TASK, len(missing) // (2 * bound)))
+        runs = [missing[i : i + run] for i in range(0, len(missing), run)]
+        _told(client, _Parts(source, journal), runs, count, progress)
     finally:
         if own:
             client.close()
     return journal
+
+
+class _Parts:
+    """Parts that go into the journal. A task takes a run of them: rows begin some rows before their first part."""
+
+    def __init__(self, source: PartedSource, journal: Journal) -> None:
+        self.source = source
+        self.journal = journal
+
+    def __call__(self, numbers: list[int]) -> int:
+        for number, block in self.source.stream_parts([n for n in numbers if not self.journal.has(n)]):
+            self.journal.write(number, block)
+        return len(numbers)
+
+
+class _Rows:
+    """Parts that go into a store that all workers share."""
+
+    def __init__(self, raster: Raster, journal: Journal, place: Path, options: dict[str, Any]) -> None:
+        self.raster = raster
+        self.journal = journal
+        self.place = place
+        self.options = options
+
+    def __call__(self, numbers: list[int]) -> int:
+        source = self.raster.source
+        adapter = adapter_for(self.place)
+        assert isinstance(source, PartedSource)
+        assert isinstance(adapter, WithSharedWriting)
+        writer = adapter.join(self.raster, self.place, **self.options)
+        parts = source.parts
+        for number, block in source.stream_parts(numbers):
+            writer.write(parts[number], block)
+        writer.finish()
+        self.journal.note(numbers[0])
+        return len(numbers)
+
+
+def _told(client: Client, work: _Parts | _Rows, runs: list[list[int]], count: int, progress: Progress | None) -> None:
+    """Run all of it, telling how far it is."""
+    done = count - sum(map(len, runs))
+    if progress is not None:
+        progress(done, count)
+    for finished in _finished(client, work, runs):
+        done += finished
+        if progress is not None:
+            progress(done, count)
 
 
 def _connected(scheduler: str | Client) -> tuple[Client, bool]:
@@ -86,38 +211,36 @@ def _connected(scheduler: str | Client) -> tuple[Client, bool]:
         raise InputError(f"scheduler: {scheduler!r} does not answer ({error}); is it running?") from error
 
 
-def _finished(client: Client, source: PartedSource, journal: Journal, numbers: list[int]) -> Iterator[int]:
-    """How many parts each task has finished, as they come; a bounded number of tasks is under way.
+def _bound(client: Client) -> int:
+    """Tasks under way at once."""
+    return max(2, _PER_WORKER * len(client.scheduler_info()["workers"]))
 
-    A task takes a run of parts, since a source that streams by rows begins some rows before its first part.
-    """
+
+def _finished(client: Client, work: _Parts | _Rows, runs: list[list[int]]) -> Iterator[int]:
+    """How many parts each task has finished, as they come; a bounded number of tasks is under way."""
     from distributed import as_completed
 
-    shared = client.scatter(source, broadcast=True)
-    bound = max(2, _PER_WORKER * len(client.scheduler_info()["workers"]))
-    run = max(1, min(_PARTS_PER_TASK, len(numbers) // (2 * bound)))
-    waiting = iter([numbers[i : i + run] for i in range(0, len(numbers), run)])
+    shared = client.scatter(work, broadcast=True)
+    waiting = iter(runs)
     flow = as_completed()
-    for _ in range(bound):
-        _submit(client, flow, shared, journal, waiting)
+    for _ in range(_bound(client)):
+        _submit(client, flow, shared, work, waiting)
     for future in flow:
         try:
             count = future.result()
         except Exception as error:  # whatever the worker raised, told with the part it was at
             raise RunError(f"{future.key}: failed on the cluster: {type(error).__name__}: {error}") from error
-        _submit(client, flow, shared, journal, waiting)
+        _submit(client, flow, shared, work, waiting)
         yield count
 
 
-def _submit(client: Client, flow: Any, shared: Any, journal: Journal, waiting: Iterator[list[int]]) -> None:
+def _submit(client: Client, flow: Any, shared: Any, work: _Parts | _Rows, waiting: Iterator[list[int]]) -> None:
     numbers = next(waiting, None)
     if numbers is not None:
-        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{journal.key[:12]}"
-        flow.add(client.submit(compute_run, shared, journal, numbers, key=key, retries=_RETRIES, pure=False))
+        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{work.journal.key[:12]}"
+        flow.add(client.submit(_done, shared, numbers, key=key, retries=_RETRIES, pure=False))
 
 
-def compute_run(source: PartedSource, journal: Journal, numbers: list[int]) -> int:
-    """Compute the parts with these numbers that are not there yet and keep them in the journal; runs on a worker."""
-    for number, block in source.stream_parts([n for n in numbers if not journal.has(n)]):
-        journal.write(number, block)
-    return len(numbers)
+def _done(work: _Parts | _Rows, numbers: list[int]) -> int:
+    """One task; runs on a worker."""
+    return work(numbers)

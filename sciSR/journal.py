@@ -114,6 +114,17 @@ class Journal:
             np.savez(file, allow_pickle=False, **entries)
         os.replace(partial, self._path(number))
 
+    def noted(self, number: int) -> bool:
+        """Whether the part was noted as written elsewhere."""
+        return self._note(number).exists()
+
+    def note(self, number: int) -> None:
+        """Note that a part is written elsewhere, whole."""
+        self._note(number).touch()
+
+    def _note(self, number: int) -> Path:
+        return self.folder / f"part-{number:08d}.written"
+
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:08d}.npz"
 
@@ -194,6 +205,14 @@ class _JournalledSource:
     def __init__(self, source: PartedSource, journal: Journal) -> None:
         self._source = source
         self._journal = journal
+
+    @property
+    def inner(self) -> BlockSource:
+        return self._source
+
+    def over(self, source: BlockSource) -> BlockSource:
+        assert isinstance(source, PartedSource)
+        return _JournalledSource(source, self._journal)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sciSR.batch import Job, expand_inputs, input_files, pair_outputs
-from sciSR.cluster import compute_parts
+from sciSR.cluster import save_on_cluster
 from sciSR.config import Workflow, load_workflow, make_workflow
 from sciSR.console import LogWatcher, Watcher, one_line
 from sciSR.errors import SciSRError, SciSRWarning
 from sciSR.evaluation import ScoreTable
-from sciSR.io import check_target, open_raster, save_raster
+from sciSR.io import open_raster, save_raster
 from sciSR.journal import parted_source
 from sciSR.networks import weights_path
 from sciSR.preflight import check_workflow
@@ -250,13 +250,19 @@ class _Run:
         """Compute the result and write it; on a cluster, or going on where a killed run stopped, part by part."""
         resume = self.resume and not job.remote and len(job.sources) == 1 and parted_source(result.source) is not None
         options = self.workflow.output.options
-        if self.scheduler is not None:
-            check_target(result, job.output, overwrite=self.overwrite, **options)
-            compute_parts(
-                result, job.output, self.scheduler, progress=self.watcher.step("parts on the cluster", "part")
-            )
-            resume = True
         progress = self.watcher.step(job.output.name)
+        if self.scheduler is not None:
+            parts = self.watcher.step("parts on the cluster", "part")
+            save_on_cluster(
+                result,
+                job.output,
+                self.scheduler,
+                overwrite=self.overwrite,
+                progress=parts,
+                writing=progress,
+                **options,
+            )
+            return
         save_raster(result, job.output, overwrite=self.overwrite, resume=resume, progress=progress, **options)
 
     def _result(self, raster: Raster) -> Raster:

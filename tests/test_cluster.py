@@ -1,14 +1,16 @@
 """A run on a local cluster: the bytes of a single process, also when a worker dies in the middle."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import sciSR
-from sciSR.cluster import compute_parts
+from sciSR.cluster import compute_parts, save_on_cluster
 from sciSR.errors import InputError
+from sciSR.journal import file_checksum
 from sciSR.networks import build_network
 from sciSR.networks.spec import SRNetwork
 
@@ -50,6 +52,38 @@ def test_a_killed_worker_costs_a_task_and_not_a_byte(tmp_path: Path) -> None:
     sciSR.save_raster(result, target, resume=True)
     assert target.read_bytes() == alone.read_bytes()
     assert not journal.folder.exists()
+
+
+@pytest.mark.parametrize("settings", [{"tile": 32}, {"tile": "auto"}], ids=["tiles", "strips"])
+def test_workers_write_their_own_chunks_of_a_zarr_store(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zarr")
+    monkeypatch.setattr("sciSR.io.zarr._SCENE_CHUNK", 100)
+    monkeypatch.setattr("sciSR.strips._STRIP_BYTES", 2**21)
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif").crop(y=slice(0, 180))
+    result = sciSR.upscale(scene, _network(), workers=1, precision="float32", **settings)
+    alone = sciSR.save_raster(result, tmp_path / "alone" / "x.zarr")
+    target = tmp_path / "x.zarr"
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        with pytest.raises(KeyboardInterrupt):
+            save_on_cluster(result, target, client, progress=stop)
+        assert not target.exists()
+        told.clear()
+        save_on_cluster(result, target, client, progress=lambda done, total: told.append((done, total)))
+    assert told[0][0] >= 2
+    assert told[-1][0] == told[-1][1]
+    assert file_checksum(target) == file_checksum(alone)
+    resumed = sciSR.save_raster(result, tmp_path / "resumed" / "x.zarr", resume=True)
+    assert file_checksum(resumed) == file_checksum(alone)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:

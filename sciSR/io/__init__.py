@@ -140,7 +140,7 @@ def save_raster(
         _pull(raster, writer, progress)
         made = outputs(adapter, raster, target)
         for final in made:
-            _publish(folder / final.name, final)
+            publish(folder / final.name, final)
         for old in adapter.leftovers(target) if isinstance(adapter, WithLeftovers) else ():
             if old not in made:
                 old.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ def outputs(adapter: FormatAdapter, raster: Raster, path: Path) -> tuple[Path, .
     return (*beside, *adapter.files(path))
 
 
-def _publish(made: Path, final: Path) -> None:
+def publish(made: Path, final: Path) -> None:
     """Move what was made to its place; a folder of that name makes room first."""
     if final.is_dir():
         os.replace(final, made.with_name(f".old-{final.name}"))

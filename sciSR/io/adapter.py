@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["FormatAdapter", "WithCompanions", "WithLeftovers", "Writer"]
+__all__ = ["FormatAdapter", "WithCompanions", "WithLeftovers", "WithSharedWriting", "Writer"]
 
 
 class Writer(Protocol):
@@ -100,4 +100,17 @@ class WithLeftovers(Protocol):
 
     def leftovers(self, path: Path) -> tuple[Path, ...]:
         """Files beside an output at ``path`` that an earlier output of that name may have left; they are removed."""
+        ...
+
+
+@runtime_checkable
+class WithSharedWriting(Protocol):
+    """A format into which several processes may write at once, each whole rows of its own."""
+
+    def shared_rows(self, raster: Raster) -> int:
+        """Rows along the first spatial axis that one process must write whole; the last ones may be fewer."""
+        ...
+
+    def join(self, raster: Raster, path: Path, **options: Any) -> Writer:
+        """A writer for some rows of what ``create`` has begun at ``path``; ``finish`` completes these rows."""
         ...

@@ -19,6 +19,7 @@ import numpy as np
 from sciSR.encoding import Encoding, stored_mark
 from sciSR.errors import FormatError, InputError, MetadataWarning, RunError
 from sciSR.io.assemble import ChunkAssembler
+from sciSR.journal import parted_source
 from sciSR.raster import Block, BlockSource, Metadata, Raster, Window, windows
 from sciSR.view import from_xarray, to_xarray
 
@@ -101,6 +102,19 @@ class ZarrAdapter:
     def create(self, raster: Raster, path: Path, **options: Any) -> ZarrWriter:
         """Start writing a store; blocks may come in any order."""
         return ZarrWriter.start(raster, path, _encoding(raster, path.name, **options))
+
+    def shared_rows(self, raster: Raster) -> int:
+        """Rows of one row of chunks."""
+        return _chunks(raster)[len(raster.leading)]
+
+    def join(self, raster: Raster, path: Path, **options: Any) -> ZarrWriter:
+        """A writer for some rows of chunks of a store that is begun."""
+        import zarr
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MetadataWarning)
+            encoding = _encoding(raster, path.name, **options)
+        return ZarrWriter(raster, encoding, zarr.open_group(path, mode="r+", zarr_format=2), _chunks(raster))
 
 
 class ZarrWriter:
@@ -219,7 +233,20 @@ def _chunks(raster: Raster) -> tuple[int, ...]:
     spatial = len(raster.grid.shape)
     size = _SCENE_CHUNK if spatial == 2 else _VOLUME_CHUNK
     lead = tuple(n if axis == "c" else 1 for axis, n in zip(raster.axes, raster.leading, strict=False))
-    return (*lead, *(min(size, n) for n in raster.grid.shape))
+    first, *rest = raster.grid.shape
+    return (*lead, min(_rows(raster, size), first), *(min(size, n) for n in rest))
+
+
+def _rows(raster: Raster, size: int) -> int:
+    """About ``size`` rows: whole parts of a result that is computed in parts, so that each process has own chunks."""
+    source = parted_source(raster.source)
+    if source is None or source.shape != raster.shape:
+        return size
+    window = source.parts[0][len(raster.leading)]
+    part = int(window.stop - window.start)
+    if part <= size:
+        return size // part * part
+    return next(part // n for n in range(-(-part // size), part + 1) if part % n == 0)
 
 
 def _fit(dims: tuple[Any, ...], raster: Raster, chunks: tuple[int, ...]) -> tuple[int, ...]:
