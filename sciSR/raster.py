@@ -99,7 +99,7 @@ class Metadata:
     path: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Raster:
     """A lazy array on a grid.
 
@@ -138,6 +138,24 @@ class Raster:
         expected = self.source.shape[self.axes.index("c")] if "c" in self.axes else 1
         if len(self.channels) != expected:
             raise InputError(f"{self.name}: {len(self.channels)} channel entries came for {expected} channels")
+
+    def __repr__(self) -> str:
+        """One line: name, axes, type and unit, pixel size in the same order and frame, channels.
+
+        Example:
+            >>> Raster.from_array(np.zeros((2, 3, 4), np.int16), affine=np.eye(4), axes="zyx", unit="HU", name="ct")
+            <Raster ct: z 2, y 3, x 4; int16 HU; 1 x 1 x 1 mm, RAS+ mm>
+        """
+        spacing, frame = self.grid.spacing, self.grid.frame or "no frame"
+        size = " x ".join(f"{spacing[axis]:.6g}" for axis in self.grid.axes)
+        named = [channel.name for channel in self.channels if channel.name]
+        parts = [
+            ", ".join(f"{axis} {n}" for axis, n in zip(self.axes, self.shape, strict=True)),
+            f"{self.dtype} {self.unit or ''}".rstrip(),
+            f"{size} {self.grid.unit or 'units'}, {frame.split(chr(34))[1] if chr(34) in frame else frame}",
+            *([", ".join(named[:8]) + ", …" * (len(named) > 8)] if named else []),
+        ]
+        return f"<{type(self).__name__} {self.name}: {'; '.join(parts)}>"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -219,7 +237,11 @@ class Raster:
 
     @property
     def array(self) -> xarray.DataArray:
-        """The values as a lazy :class:`xarray.DataArray` with coordinates and units; see :mod:`sciSR.view`."""
+        """The values as a lazy :class:`xarray.DataArray` with coordinates and units; see :mod:`sciSR.view`.
+
+        To look at it, ``array.plot()`` wants two axes: ``array.sel(c="B04").plot()`` for one channel of a scene,
+        ``array.plot(col="c")`` for all, ``array.isel(z=20).plot()`` for a slice.
+        """
         from sciSR.view import to_xarray
 
         return to_xarray(self)

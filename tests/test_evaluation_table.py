@@ -112,3 +112,11 @@ def test_unknown_row_is_named() -> None:
 def test_nothing_to_join() -> None:
     with pytest.raises(InputError, match="no table"):
         ScoreTable.join([])
+
+
+def test_a_notebook_shows_the_table_with_its_words_escaped() -> None:
+    shown = ScoreTable((Score("a", "<net>", "all", "valid", 10, {"psnr": 30.0}),), notes=("a & b",))._repr_html_()
+    assert shown.count("<tr>") == shown.count("</tr>") == 2
+    assert "&lt;net&gt;" in shown
+    assert '<td align="right">30.00</td>' in shown
+    assert shown.endswith("a &amp; b")

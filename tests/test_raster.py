@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from sciSR.encoding import Encoding
 from sciSR.errors import GeometryError, InputError
-from sciSR.grid import RAS_MM
+from sciSR.grid import RAS_MM, Grid
+from sciSR.io import open_raster, save_raster
 from sciSR.raster import ArraySource, Block, Channel, Raster, TimeAxis, slab_chunks, windows
 
 OBLIQUE = np.array([[1.9, 0.3, 0.1, -40], [-0.2, -2.8, 0.2, 50], [0.1, 0.4, 3.9, 60], [0, 0, 0, 1]])
@@ -232,3 +234,18 @@ def test_reading_from_many_threads_gives_the_same() -> None:
     whole = raster.read().values
     for window, block in zip(parts, blocks, strict=True):
         np.testing.assert_array_equal(block.values, whole[window])
+
+
+def test_a_raster_shows_itself_in_one_short_line(tmp_path: Path) -> None:
+    scene = Raster.from_array(
+        np.zeros((12, 5, 6), np.uint16), affine=[[10, 0, 0], [0, -20, 0], [0, 0, 1]], axes="cyx", crs="EPSG:32618",
+        channels=tuple(f"B{i:02}" for i in range(1, 13)), name="scene.tif",
+    )  # fmt: skip
+    shown = repr(scene)
+    assert shown.startswith("<Raster scene.tif: c 12, y 5, x 6; uint16; 20 x 10 units, EPSG:32618; B01, B02")
+    assert shown.endswith("B08, …>")
+    placed = scene.replace(grid=Grid((5, 6), np.eye(3), 'PROJCS["WGS 84 / UTM zone 18N",GEOGCS["WGS 84"]]', "m"))
+    assert "1 x 1 m, WGS 84 / UTM zone 18N;" in repr(placed)
+    volume = Raster.from_array(np.zeros((2, 3, 4)), affine=np.eye(4), axes="zyx", unit="HU", name="a")
+    from_file = open_raster(save_raster(volume, tmp_path / "a.nii.gz"), unit="HU")
+    assert repr(from_file) == "<Raster a.nii.gz: z 2, y 3, x 4; float64 HU; 1 x 1 x 1 mm, RAS+ mm>"

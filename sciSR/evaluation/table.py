@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -224,6 +225,16 @@ class ScoreTable:
         rule = ["---"] * labels + ["---:"] * len(self.metrics)
         lines = ["| " + " | ".join(line) + " |" for line in [head, rule, *body]]
         return "\n".join([*lines, "", *(f"- {line}" for line in self._footer())])
+
+    def _repr_html_(self) -> str:
+        """The table as a notebook shows it."""
+        head, body = self._cells()
+        labels = len(head) - len(self.metrics)
+        lines = ["<table><tr>", *(f"<th>{escape(cell)}</th>" for cell in head), "</tr>"]
+        for line in body:
+            cells = (f'<td align="{"left" if i < labels else "right"}">{escape(c)}</td>' for i, c in enumerate(line))
+            lines += ["<tr>", *cells, "</tr>"]
+        return "".join([*lines, "</table>", "<br>".join(escape(line) for line in self._footer())])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record; infinite and undefined numbers become None."""
