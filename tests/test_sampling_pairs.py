@@ -21,7 +21,8 @@ from tests.training_cases import QUICK
 
 def fine(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     values = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=shape), 2.0)
-    return (values / values.std()).astype(np.float32)
+    scaled: np.ndarray[Any, Any] = (values / values.std()).astype(np.float32)
+    return scaled
 
 
 def pair(shape: tuple[int, ...], shift: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,7 +86,7 @@ def test_training_reports_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, a
     options = QUICK | {"sensor": None, "steps": 2}
     with caplog.at_level("INFO", logger="sciSR.training.data"):
         result = train(
-            Reference(high, low=low, align=align, held_out={"y": (48, 80)}), tmp_path / "net.safetensors", **options
+            Reference(high, low=low, align=align, held_out={"x": (50, 96)}), tmp_path / "net.safetensors", **options
         )
     told = result.values["data"][0]["low"]
     assert told["aligned"] is align
