@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 
 import sciSR
+from sciSR.encoding import Encoding
 from sciSR.errors import FormatError, InputError, MetadataWarning, RadiometryWarning
 from sciSR.io.geotiff import open_mosaic
 from sciSR.labels import upscale_labels
+from sciSR.raster import ArraySource, Block, Window
 from tests.format_table import Row, check_table
 from tests.scene_files import (
     NORTH_UP,
@@ -36,6 +39,17 @@ from tests.scene_files import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+class StatedSource(ArraySource):
+    """An array whose channels have nodata of their own."""
+
+    def __init__(self, values: Any, encoding: Encoding) -> None:
+        super().__init__(values)
+        self._values, self._encoding = values, encoding
+
+    def read(self, window: Window) -> Block:
+        return Block(*self._encoding.select(window[0]).decode(self._values[window], channel_axis=0))
 
 
 def twice(source: Path, out: Path, scale: Any = 2, **options: Any) -> Path:
@@ -177,6 +191,43 @@ def nan_stays(folder: Path) -> None:
         np.testing.assert_array_equal(np.isnan(new.read()), repeat(np.isnan(old.read()), (2, 2)))
 
 
+def infinity_is_no_value(folder: Path) -> None:
+    for name, nodata in (("nan", None), ("mark", -9999.0)):
+
+        def make(path: Path, nodata: float | None = nodata) -> None:
+            values = values_of((1, 20, 20), "float32")
+            values[0, 3, 7], values[0, 9, 9], values[0, 12, 4] = np.inf, -np.inf, np.nan
+            with write(path, values, transform=NORTH_UP, crs=UTM, nodata=nodata):
+                pass
+
+        with pair(folder / name, make) as (old, new):
+            holes = np.isnan(new.read()) if nodata is None else new.read() == nodata
+            np.testing.assert_array_equal(holes, repeat(~np.isfinite(old.read()), (2, 2)))
+
+
+def nodata_is_shared(folder: Path) -> None:
+    values = np.array([[[0, 5, 6, 9]], [[0, 5, 6, 9]]], np.uint8)
+    raster = sciSR.Raster.from_array(values, affine=np.eye(3), axes="cyx")
+    raster = raster.replace(encoding=replace(raster.encoding, nodata=(None, 9.0)))
+    raster = raster.replace(source=StatedSource(values, raster.encoding))
+    with pytest.warns(MetadataWarning, match="one nodata value"):
+        out = sciSR.save_raster(raster, folder / "a.tif")
+    with rasterio.open(out) as new:
+        assert new.read().tolist() == [[[0, 5, 6, 10]], [[0, 5, 6, 9]]]
+        assert (new.read_masks() > 0).tolist() == [[[True] * 4], [[True, True, True, False]]]
+
+
+def no_transform_is_made_up(folder: Path) -> None:
+    for point in ("Area", "Point"):
+
+        def make(path: Path, point: str = point) -> None:
+            with write(path, values_of((1, 20, 20))) as dataset:
+                dataset.update_tags(AREA_OR_POINT=point)
+
+        with pair(folder / point, make) as (_, new):
+            assert new.transform == Affine.identity()
+
+
 def mask_stays(folder: Path) -> None:
     with pair(folder, lambda path: write_tagged(path, mask=True)) as (old, new):
         assert MaskFlags.per_dataset in new.mask_flag_enums[0]
@@ -306,6 +357,7 @@ ROWS = (
     Row("coordinate reference system: EPSG code, WKT, none", "kept", frame_stays),
     Row("position, north up", "bounds equal bit for bit at factors 2 and 4", bounds_stay),
     Row("position, rotated or sheared", "corners stay within 1e-9 pixel", corners_stay),
+    Row("no position", "none is made up", no_transform_is_made_up),
     Row("AREA_OR_POINT", "kept, with the bounds", point_stays),
     Row("ground control points", "row and column times the factor; also alone: no transform is made up", gcps_follow),
     Row("RPCs", "offset and scale restated from pixel centres; also alone", rpcs_follow),
@@ -318,7 +370,13 @@ ROWS = (
     Row("limits of the type", "values saturate, none wraps", values_saturate),
     Row("reflectance above 10000", "kept", bright_values_survive),
     Row("nodata", "kept, in exactly the children of such pixels; no valid value equals it", nodata_stays),
+    Row(
+        "nodata that differs between bands",
+        "one for all, as a GeoTIFF holds one; a warning; each band's holes stay its own",
+        nodata_is_shared,
+    ),
     Row("NaN", "filled for the network, NaN again in exactly the children", nan_stays),
+    Row("infinity; NaN beside a nodata value", "no values: NaN, or nodata where there is one", infinity_is_no_value),
     Row(
         "mask of the dataset, inside or beside the file",
         "kept inside; pixels without any value are masked too",
