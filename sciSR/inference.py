@@ -166,13 +166,13 @@ def _named(name: str, raster: Raster, wanted: Grid | None, sensor: Sensor | str 
 
 
 def _check_band_order(raster: Raster, network: SRNetwork) -> None:
-    """Refuse bands that are named as the network's in another order; unknown names are taken as they come."""
+    """Refuse bands that are named as the network's in other places; unknown names are taken as they come."""
     bands = network.card.bands if network.card is not None else None
     names = tuple(channel.name for channel in raster.channels)
     if not bands or network.spec.in_channels == 1 or None in names:
         return
     found = [_band_number(str(name), bands) for name in names]
-    if None in found or found == list(range(len(bands))):
+    if all(at in (None, i) for i, at in enumerate(found)):
         return
     raise InputError(
         f"{raster.name}: its bands are {', '.join(map(str, names))}, the network takes {', '.join(bands)} in this "

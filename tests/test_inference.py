@@ -274,8 +274,9 @@ def test_bands_in_another_order_are_refused() -> None:
 
     for fine in (("B02, blue", "B03, green", "B04, red", "B08, nir"), ("b2", "b3", "b4", "b8"), (None,) * 4):
         upscale(scene(*fine), network)
-    with pytest.raises(InputError, match="takes B02, B03, B04, B08 in this order"):
-        upscale(scene("B08", "B04", "B03", "B02"), network)
+    for wrong in (("B08", "B04", "B03", "B02"), ("B01", "B02", "B03", "B04"), ("aerosol", "B02", "B03", "B04")):
+        with pytest.raises(InputError, match="takes B02, B03, B04, B08 in this order"):
+            upscale(scene(*wrong), network)
 
 
 def test_a_resampled_result_travels_to_other_processes() -> None:
