@@ -108,6 +108,8 @@ class RunRecord:
         output: the file written.
         engine: tile plan, batch composition, backend, precision, intensity map, halo: what decided the bytes.
         grids: ``input`` and ``output``: shape, affine, spacing.
+        values: how the input's stored numbers were read: type, scale, offset, nodata, unit, and for a scene where
+            scale and offset come from.
         evaluation: the score table, or None.
         consistency: how well the result, degraded again, gives the input; or None.
         versions: of sciSR and what it stands on.
@@ -122,6 +124,7 @@ class RunRecord:
     output: FileFact
     engine: Mapping[str, Any]
     grids: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] | None = None
     consistency: Mapping[str, Any] | None = None
     trained: Mapping[str, Any] | None = None

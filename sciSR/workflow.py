@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,8 @@ class _Run:
         """The output, opened again; what its metadata warn of was said when the input was opened."""
         assert self.workflow.input is not None
         options = {k: v for k, v in self.workflow.input.options.items() if k in ("labels", "nodata", "unit")}
+        if job.output.suffix.lower() in (".tif", ".tiff"):  # which keep stored numbers, and no word of an option
+            options |= {k: v for k, v in self.workflow.input.options.items() if k == "offset"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SciSRWarning)
             return open_raster(job.output, **options)
@@ -324,6 +326,7 @@ class _Run:
             output=output,
             engine=plain(engine),
             grids={"input": _grid_facts(raster), "output": _grid_facts(result)},
+            values=plain(_value_facts(raster)),
             trained=self.training,
             versions=version_facts(),
             machine=machine_facts(),
@@ -369,6 +372,13 @@ def _consistent(facts: Mapping[str, Any]) -> str:
 
 def _grid_facts(raster: Raster) -> dict[str, Any]:
     return {**raster.grid.to_dict(), "spacing": raster.grid.spacing, "bounds": raster.grid.bounds, "axes": raster.axes}
+
+
+def _value_facts(raster: Raster) -> dict[str, Any]:
+    """How the stored numbers become physical ones, and where a scene's scale and offset were found."""
+    facts = {"unit": raster.unit, **asdict(raster.encoding)}
+    radiometry = {} if raster.metadata is None else raster.metadata.items.get("radiometry", {})
+    return {**facts, **({"origin": radiometry["origin"]} if "origin" in radiometry else {})}
 
 
 @dataclass

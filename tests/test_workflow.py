@@ -118,6 +118,27 @@ def test_the_consistency_in_the_record_is_that_of_the_saved_file(tmp_path: Path,
     assert record.consistency["rmse"] == pytest.approx(float(np.sqrt(np.mean((seen - truth) ** 2))), rel=1e-3)
 
 
+def test_the_record_says_how_stored_numbers_were_read(tmp_path: Path, volume: Path, scene: Path) -> None:
+    values = record_of(run({**settings(volume, tmp_path / "v"), "input": {"path": str(volume), "unit": "HU"}})).values
+    assert (values["unit"], values["dtype"], values["scale"], values["offset"]) == ("HU", "int16", [1.0], [0.0])
+    assert "origin" not in values
+    given = run({**settings(scene, tmp_path / "s"), "input": {"path": str(scene), "offset": -300}})
+    values = record_of(given).values
+    assert (values["offset"], values["nodata"]) == ([-300.0], [0.0])
+    assert values["origin"] == "offset=-300 as given, scale of the bands"
+
+
+def test_an_offset_that_was_given_holds_for_the_output_too(tmp_path: Path, scene: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", ndim=2, in_channels=4, sensor="generic-gaussian")
+    plain, given = (
+        record_of(run({**settings(scene, tmp_path / name, weights), "input": {"path": str(scene), **more}}))
+        for name, more in (("plain", {}), ("given", {"offset": -300}))
+    )
+    assert plain.consistency is not None
+    assert given.consistency is not None
+    assert given.consistency["rmse"] == pytest.approx(plain.consistency["rmse"], rel=0.02)
+
+
 def test_the_consistency_step_makes_the_result_explain_its_input(tmp_path: Path, volume: Path, weights: Path) -> None:
     plain = record_of(run(settings(volume, tmp_path / "plain", weights)))
     enforced = run(settings(volume, tmp_path / "fitted", weights, consistency={"iterations": 8}))
