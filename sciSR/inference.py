@@ -108,7 +108,7 @@ def upscale(
     if isinstance(network, str):
         network = _named(network, raster, wanted, sensor)
     if classes:
-        return _as_classes(raster, find_target(raster, network.spec, wanted).grid, "nearest")
+        return _as_classes(raster, wanted or find_target(raster, network.spec, None).grid, "nearest")
     target = find_target(raster, network.spec, wanted)
     _check_channels(raster, network)
     _check_band_order(raster, network)

@@ -1,6 +1,7 @@
 """upscale(): right place, the same from any tiles, holes and channels kept, wrong input refused."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,9 @@ def test_label_maps_are_refused_or_refined_as_classes() -> None:
         fine = upscale(raster, model, scale=2, labels=True).read().values
         assert set(np.unique(fine)) == {0, 4}
         assert fine.shape == (1, 40, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PrecisionWarning)  # nothing is interpolated, whatever the network's factor
+        assert upscale(raster, network, scale=3, labels=True).shape == (1, 60, 60)
     assert len(np.unique(upscale(raster, "cubic", labels=False).read().values)) > 2
 
 

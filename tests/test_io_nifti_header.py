@@ -121,8 +121,9 @@ def test_either_name_of_a_pair_opens_it_and_a_lone_half_is_refused(tmp_path: Pat
         assert np.array_equal(nib.load(out).dataobj, VALUES)
         assert out.with_suffix(".hdr").read_bytes()[:348] == image.with_suffix(".hdr").read_bytes()[:348]
         assert [bytes(e.get_content()).rstrip(b"\0") for e in nib.load(out).header.extensions] == [b"kept too"]
-    image.unlink()
-    with pytest.raises(MissingFileError, match=r"a\.img, the other file of the pair, is not there"):
+    with pytest.raises(MissingFileError, match=r"c\.hdr, the other file of the pair, is not there; .* as \.tif"):
+        open_raster(image.rename(tmp_path / "c.img"))
+    with pytest.raises(MissingFileError, match=r"a\.img, the other file of the pair, is not there$"):
         open_raster(tmp_path / "a.hdr")
 
 

@@ -142,7 +142,8 @@ def read_header(path: str) -> Header:
     header_path, data_path = partner(path)
     for file in (header_path, data_path):
         if not os.path.exists(file):
-            raise MissingFileError(f"{path}: {os.path.basename(file)}, the other file of the pair, is not there")
+            hint = "; an image of GDAL's (ERDAS, ENVI) is read as .tif or .vrt" if file == header_path != path else ""
+            raise MissingFileError(f"{path}: {os.path.basename(file)}, the other file of the pair, is not there{hint}")
     try:
         with open_decompressed(header_path) as stream:
             raw = stream.read(540)
