@@ -351,15 +351,21 @@ class RowProgram:
     nodes: tuple[tuple[tuple[int, ...], Callable[[], _RowOp]], ...]
     widest: int
 
-    def start(self) -> RowStream:
-        """A fresh pass over one image or batch of images."""
-        return RowStream(self)
+    def start(self, *, gently: bool = False) -> RowStream:
+        """A fresh pass over one image or batch of images.
+
+        Args:
+            gently: let the last rows out layer by layer, so that no layer gets more rows at once than in a strip
+                before; slower where strips are small.
+        """
+        return RowStream(self, gently)
 
 
 class RowStream:
     """One pass: feed rows from the first to the last, take refined rows as they get ready."""
 
-    def __init__(self, program: RowProgram) -> None:
+    def __init__(self, program: RowProgram, gently: bool) -> None:
+        self._gently = gently
         self._ops = [make() for _, make in program.nodes]
         self._inputs = [inputs for inputs, _ in program.nodes]
         uses = [i for inputs in self._inputs for i in inputs]
@@ -370,13 +376,21 @@ class RowStream:
 
         ``last`` says that nothing follows; then all remaining rows come.
         """
-        values: list[Tensor | None] = [x]
-        for number, (op, inputs) in enumerate(zip(self._ops, self._inputs, strict=True)):
+        ready = self._run(0, [x], last and not self._gently)
+        if last and self._gently:
+            for number in range(len(self._ops)):
+                ready = _joined(ready, self._run(number, [None] * (number + 1), True))
+        return ready
+
+    def _run(self, first: int, values: list[Tensor | None], ending: bool) -> Tensor | None:
+        """The operations from ``first`` on, given the values before it; ``ending``: nothing follows."""
+        for number in range(first, len(self._ops)):
+            inputs = self._inputs[number]
             taken = [values[i] for i in inputs]
             for i in inputs:
                 if self._last_use[i] == number:
                     values[i] = None
-            values.append(op.step(taken, last))
+            values.append(self._ops[number].step(taken, ending and (number == first or not self._gently)))
         return values[-1]
 
 

@@ -26,15 +26,17 @@ from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "strip_rows"]
 
-_STRIP_BYTES = 64 * 2**20
+_STRIP_BYTES = 32 * 2**20
 _STRIP_BYTES_ON_DEVICE = 2**31
+_MANY_ROWS = 32
+"""Rows per strip from which on the rows that come last at once are few beside it."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
 
 
 def strip_rows(job: TileJob, program: RowProgram) -> int:
-    """Rows per strip, so that the widest layer's strip stays within some 64 MB; by shapes and precision alone.
+    """Rows per strip, so that the widest layer's strip stays within some 32 MB; by shapes and precision alone.
 
     Whole periods of the network's strides, so that a run can begin at any strip.
     """
@@ -133,7 +135,7 @@ class StripSource(UpscaledSource):
         strips = read_ahead(keys, self._load)
         with torch.inference_mode():
             for time, outer, wanted, begin in plan:
-                one = _Pass(self.job, self._program, time, outer, across, cuts[begin].start)
+                one = _Pass(self.job, self._program, time, outer, across, cuts[begin].start, self._rows < _MANY_ROWS)
                 skip = cuts[wanted].start if axis == 0 else 0
                 for (_, window), (values, valid) in (next(strips) for _ in cuts[begin:]):
                     for at, block in one.feed(window, values, valid, skip):
@@ -180,13 +182,20 @@ class _Pass:
     """One image or stack of loose slices on its way through the network."""
 
     def __init__(
-        self, job: TileJob, program: RowProgram, time: int | None, outer: Window, across: Window, begin: int
+        self,
+        job: TileJob,
+        program: RowProgram,
+        time: int | None,
+        outer: Window,
+        across: Window,
+        begin: int,
+        gently: bool,
     ) -> None:
         self._job = job
         self._time = time
         self._outer = outer
         self._across = across
-        self._flow = program.start()
+        self._flow = program.start(gently=gently)
         self._axis = job.order[0]
         self._total = job.plan.shape[self._axis]
         self._scale = job.plan.scale[self._axis]

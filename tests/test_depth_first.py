@@ -28,7 +28,7 @@ def _network(family: str, ndim: int, **arguments: object) -> SRNetwork:
 
 
 def _by_rows(network: SRNetwork, x: torch.Tensor, rows: int) -> torch.Tensor:
-    stream = derive(network).start()
+    stream = derive(network).start(gently=rows < 8)
     parts = [stream.feed(x[:, :, a : a + rows], last=a + rows >= x.shape[2]) for a in range(0, x.shape[2], rows)]
     return torch.cat([part for part in parts if part is not None], 2)
 
