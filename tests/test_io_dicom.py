@@ -217,6 +217,29 @@ def test_the_frames_of_an_enhanced_file_are_its_slices(tmp_path: Path) -> None:
     assert not any(secret in text for secret in ("Doe", "4711", "2026"))
 
 
+def test_compressed_frames(tmp_path: Path) -> None:
+    values = hounsfield()
+    path = write_enhanced(tmp_path / "all.dcm", values)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless)
+    dataset.save_as(path)
+    assert np.array_equal(open_raster(path).read().values, values)
+
+
+def test_a_file_of_frames_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raster = open_raster(write_enhanced(tmp_path / "all.dcm", hounsfield()))
+    opened: list[str] = []
+    read = pydicom.dcmread
+
+    def counted(path: str, **more: Any) -> Any:
+        opened.append(path)
+        return read(path, **more)
+
+    monkeypatch.setattr(pydicom, "dcmread", counted)
+    raster.read()
+    assert len(opened) == 1
+
+
 def test_frames_may_differ_in_slope(tmp_path: Path) -> None:
     values = hounsfield() // 2 * 2
     raster = open_raster(write_enhanced(tmp_path / "all.dcm", values, slopes=[1, 2, 1, 2, 0.5, 1]))

@@ -46,6 +46,13 @@ _SIDECAR = {
 }
 """DICOM keyword -> BIDS field; nothing that tells who was scanned, or when."""
 
+_PIXELS = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+)  # fmt: skip
+"""What decoding needs; not the groups of each frame, which take long to read."""
+
 _SECONDS = {"RepetitionTime": "RepetitionTime", "EchoTime": "EchoTime", "InversionTime": "InversionTime"}
 
 
@@ -163,6 +170,8 @@ class _SeriesSource:
         self._room = max(2, CACHE_BYTES // size)
         self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self._latest: tuple[str, Any] | None = None
+        self._file_lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._args
@@ -201,11 +210,20 @@ class _SeriesSource:
                 self._cache.popitem(last=False)
         return plane
 
+    def _file(self, path: str) -> Any:
+        """What decoding a file's frames needs; the latest file stays, so that many frames cost one reading."""
+        import pydicom
+
+        with self._file_lock:
+            if self._latest is None or self._latest[0] != path:
+                self._latest = (path, pydicom.dcmread(path, specific_tags=list(_PIXELS)))
+            return self._latest[1]
+
     def _decoded(self, part: Slice) -> NDArray[Any]:
         from pydicom.pixels.utils import pixel_array
 
         try:
-            stored = pixel_array(part.path, index=part.frame)
+            stored = pixel_array(self._file(part.path), index=part.frame)
         except (AttributeError, EOFError, OSError, RuntimeError, ValueError) as error:
             raise FormatError(f"{part.path}: its pixels cannot be read ({error})") from error
         if stored.shape != self._shape[1:]:
