@@ -88,7 +88,7 @@ def values_saturate(folder: Path) -> None:
 def holes_stay(folder: Path) -> None:
     values = VOLUME.astype(np.float32)
     holes = RNG.random(values.shape) < 0.1
-    values[holes] = np.nan
+    values[holes] = RNG.choice([np.nan, np.inf, -np.inf], int(holes.sum()))
     out = stored(twice(make(folder / "a.nii.gz", values), folder / "b.nii.gz"))
     assert np.array_equal(np.isnan(out), holes.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
@@ -250,7 +250,7 @@ ROWS = (
     Row("type of the values", "kept: 8 to 64-bit integers, float32, float64", types_stay),
     Row("scl_slope, scl_inter", "kept; results return onto the input's steps, rounded half to even", slope_stays),
     Row("limits of the type", "values saturate, none wraps", values_saturate),
-    Row("NaN", "filled for the network, NaN again in exactly the children of the NaN voxels", holes_stay),
+    Row("NaN, infinity", "filled for the network, NaN again in exactly the children of such voxels", holes_stay),
     Row("padding value (`nodata=`)", "not smoothed into the image; exactly the children keep it", padding_stays),
     Row(
         "position: oblique, flipped, permuted, sheared",
