@@ -25,6 +25,9 @@ __all__ = ["DivergedError", "Outcome", "Settings", "run"]
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
+_LOOK = 10
+"""Steps between two looks at whether the minutes still hold what was planned."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -262,14 +265,14 @@ def _rate(step: int, steps: int, settings: Settings) -> float:
 
 
 class _Clock:
-    """Time spent; turns a budget of minutes into steps once it has seen how fast they are."""
+    """Time spent; turns a budget of minutes into steps once it has seen how fast they are, fewer if they get slower."""
 
     def __init__(self, settings: Settings, outcome: Outcome) -> None:
         self.settings, self.outcome = settings, outcome
         self.before = outcome.seconds
         self.start = time.perf_counter()
         self.first = outcome.step
-        self._mark = 0.0
+        self._mark = (outcome.step, self.before)
 
     @property
     def seconds(self) -> float:
@@ -282,17 +285,26 @@ class _Clock:
         return (self.outcome.step - self.first) / max(1e-9, time.perf_counter() - self.start)
 
     def tick(self, fabric: Any) -> None:
-        """After each step; fixes the number of steps when a twentieth of the minutes is over."""
-        if self.outcome.steps or self.settings.minutes is None:
+        """After each step: fixes the number of steps when a twentieth of the minutes is over; lowers it if need be."""
+        if self.settings.minutes is None:
             return
-        if self.outcome.step - self.first == 3:
-            self._mark = self.seconds
-        budget = self.settings.minutes * 60
-        if self.outcome.step - self.first >= 5 and self.seconds >= budget / 20:
-            each = (self.seconds - self._mark) / (self.outcome.step - self.first - 3)
-            steps = self.outcome.step + max(1, int(0.95 * (budget - self.seconds) / each))
-            self.outcome.steps = int(fabric.broadcast(steps))
-            log.info("%.3f s a step: %d steps in %.1f minutes", each, self.outcome.steps, self.settings.minutes)
+        done, budget = self.outcome.step - self.first, self.settings.minutes * 60
+        if self.outcome.steps == 0:
+            if done == 3:
+                self._mark = (self.outcome.step, self.seconds)
+            if done >= 5 and self.seconds >= budget / 20:
+                self._plan(fabric, budget, most=10**9)
+                log.info("%d steps in %.1f minutes", self.outcome.steps, self.settings.minutes)
+        elif done % _LOOK == 0 and self.outcome.step < self.outcome.steps:
+            self._plan(fabric, budget, most=self.outcome.steps - self.outcome.step)
+
+    def _plan(self, fabric: Any, budget: float, most: int) -> None:
+        """As many more steps as the time left holds at the speed since the last look, at most ``most``."""
+        step, seconds = self._mark
+        each = (self.seconds - seconds) / max(1, self.outcome.step - step)
+        room = int(0.95 * (budget - self.seconds) / each) + 1
+        self.outcome.steps = self.outcome.step + int(fabric.broadcast(max(1, min(most, room))))
+        self._mark = (self.outcome.step, self.seconds)
 
 
 def _line(record: Mapping[str, Any], outcome: Outcome, clock: _Clock) -> str:

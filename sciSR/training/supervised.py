@@ -293,9 +293,20 @@ def train(
         resume=resume,
         compiled=compiled,
         trackers=watchers,
-        facts={"search": [trial.to_dict() for trial in trials]} if trials else {},
+        facts=_facts(trials, teacher, prune),
         progress=progress,
     )
+
+
+def _facts(trials: Sequence[Trial], teacher: SRNetwork | str | None, prune: float | None) -> dict[str, Any]:
+    """What the record says beside the settings of the loop."""
+    facts: dict[str, Any] = {"search": [trial.to_dict() for trial in trials]} if trials else {}
+    if teacher is not None:
+        named = teacher.card.name if isinstance(teacher, SRNetwork) and teacher.card is not None else teacher
+        facts["teacher"] = named if isinstance(named, str) else named.family
+    if prune is not None:
+        facts["pruned"] = prune
+    return facts
 
 
 def _searched(
