@@ -28,7 +28,7 @@ from sciSR.errors import (
 from sciSR.grid import Grid
 from sciSR.io import adapter_for, check_target, open_raster
 from sciSR.memory import available_memory, needed_memory
-from sciSR.networks import network_class, weights_path
+from sciSR.networks import list_weights, network_class, weights_path
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.record import is_remote
@@ -152,12 +152,18 @@ def _setting_checks(workflow: Workflow) -> Iterator[Callable[[], object]]:
             yield partial(load_sensor, section.sensor)
     if workflow.evaluate is not None:
         for name in workflow.evaluate.baselines:
-            yield partial(classical_class, name)
+            yield partial(_check_baseline, name)
         for path in (workflow.evaluate.reference, workflow.evaluate.mask):
             if path is not None:
                 yield partial(open_raster, path)
     if workflow.train is not None:
         yield from _training_checks(workflow.train)
+
+
+def _check_baseline(name: str) -> None:
+    """A classical method by name, shipped weights, or a file of weights (a fitted method's)."""
+    if name not in list_weights() and not os.path.isfile(name):
+        classical_class(name)
 
 
 def _training_checks(section: TrainSection) -> Iterator[Callable[[], object]]:

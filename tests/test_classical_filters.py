@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from sciSR import run_workflow, save_raster
 from sciSR.classical import build_classical
 from sciSR.classical.least_squares import LeastSquares, fit_least_squares
 from sciSR.classical.phase_filter import phase_offsets, shuffle_phases, window_offsets
@@ -187,6 +188,30 @@ def test_least_squares_survives_its_file(tmp_path: Path) -> None:
     assert torch.equal(again(x), network(x))
     assert again.card is not None
     assert again.card.sensor == load_sensor("box")
+
+
+def test_a_fitted_filter_is_a_workflows_model_and_a_baseline(tmp_path: Path) -> None:
+    network = fit_least_squares([raster(smooth(1, 1, 80, 80)[0, 0])], ndim=2, scale=2, radius=(2, 2), sensor="box")
+    assert network.card is not None
+    file = save_checkpoint(
+        network, tmp_path / "lls.safetensors", normalization=None, sensor=network.card.sensor, bands=None,
+        provenance=network.card.provenance, name="lls",
+    )  # fmt: skip
+    values = smooth(1, 1, 8, 40, 36)[0, 0].numpy().astype(np.float32)
+    scan = Raster.from_array(values, affine=np.diag([0.5, 0.5, 2.0, 1.0]), axes="zyx")
+    save_raster(scan, tmp_path / "scan.nii.gz")
+    workflow = {
+        "input": str(tmp_path / "scan.nii.gz"),
+        "output": str(tmp_path / "out"),
+        "upscale": {"network": str(file), "device": "cpu"},
+        "evaluate": {"protocol": "wald", "baselines": ["cubic", str(file)]},
+    }
+    done = run_workflow(workflow)
+    assert done.table is not None
+    assert set(done.table.methods) >= {"lls", "cubic"}
+    lost = workflow | {"evaluate": {"protocol": "wald", "baselines": [str(tmp_path / "none.safetensors")]}}
+    with pytest.raises(InputError, match=r"no method .*none\.safetensors"):
+        run_workflow(lost, overwrite=True)
 
 
 @pytest.mark.parametrize("sensor", ["mri", "s2", "mri-kspace", "box"])
