@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -563,3 +564,32 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, number: si
     assert err.splitlines()[-1] == "scisr: error: interrupted; unfinished outputs were removed"
     assert "Traceback" not in err
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "in.tif", smooth((4, 400, 400)))
+    whole = tmp_path / "whole.tif"
+    ask = [sys.executable, "-m", "sciSR", "upscale", str(source), "--model", "s2-x2", "--tile", "32", "--quiet"]
+    subprocess.run([*ask, "-o", str(whole)], check=True)
+    target = tmp_path / "again.tif"
+    journal = tmp_path / ".again.tif.resume"
+    with subprocess.Popen([*ask, "-o", str(target), "--resume"]) as process:
+        deadline = time.monotonic() + 300
+        while len(list(journal.glob("part-*.npz"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not target.exists()
+    kept = {part.name: part.stat().st_mtime_ns for part in journal.glob("part-*.npz")}
+    assert 3 <= len(kept) < 13
+    with subprocess.Popen([*ask, "-o", str(target), "--resume"]) as process:
+        seen: dict[str, int] = {}
+        while process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                seen |= {part.name: part.stat().st_mtime_ns for part in journal.glob("part-*.npz")}
+            time.sleep(0.002)
+    assert process.returncode == 0
+    assert {name: seen[name] for name in kept} == kept, "a finished part was computed again"
+    assert target.read_bytes() == whole.read_bytes()
+    assert not journal.exists()
