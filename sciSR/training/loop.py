@@ -121,7 +121,7 @@ def run(
         resume: go on from ``state`` if it is there.
         compiled: run the network through torch.compile.
         observe: called with each record of the history.
-        progress: called with (steps done, steps in all).
+        progress: called with (steps done, steps in all), once it is known how many there will be.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -171,7 +171,7 @@ def run(
         extra |= lesson.after(outcome.step)
         outcome.step += 1
         clock.tick(fabric)
-        if progress is not None:
+        if progress is not None and outcome.steps:
             progress(outcome.step, outcome.steps)
         if outcome.step % settings.validate_every == 0 or outcome.step == outcome.steps:
             record = {"step": outcome.step, "loss": watch.mean_loss(fabric), "learning_rate": rate, **extra}

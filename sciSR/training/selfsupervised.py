@@ -286,4 +286,4 @@ def _share(minutes: float, begun: float, rounds: int) -> float:
 def _shifted(progress: Progress | None, before: int, rounds: int) -> Progress | None:
     if progress is None:
         return None
-    return lambda done, total: progress(before + done, before + total * rounds if total else 0)
+    return lambda done, total: progress(before + done, before + total * rounds)
