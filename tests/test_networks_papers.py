@@ -42,6 +42,32 @@ PUBLISHED: list[tuple[str, dict[str, Any], bool, int]] = [
         False,
         11_752_487,
     ),
+    # the same with 11.9 million at x4; real-world large, 28.0 million with its published keys
+    (
+        "swinir",
+        {"scale": 4, "in_channels": 3, "features": 180, "depths": (6,) * 6, "upsampler": "pixelshuffle"},
+        False,
+        11_900_199,
+    ),
+    (
+        "swinir",
+        {
+            "scale": 4,
+            "in_channels": 3,
+            "features": 240,
+            "depths": (6,) * 9,
+            "heads": 8,
+            "upsampler": "nearest",
+            "three_convolutions": True,
+        },
+        False,
+        28_013_059,
+    ),
+    # Lim 2017, arXiv:1707.02921: baseline x2, x3, x4 of the published code, and the large network's 40.7 million at x2
+    ("edsr", {"scale": 2, "in_channels": 3}, False, 1_369_859),
+    ("edsr", {"scale": 3, "in_channels": 3}, False, 1_554_499),
+    ("edsr", {"scale": 4, "in_channels": 3}, False, 1_517_571),
+    ("edsr", {"scale": 2, "in_channels": 3, "features": 256, "blocks": 32}, False, 40_729_603),
     # Real-ESRGAN: realesr-animevideov3 has 16 layers of 64 features: 621 thousand
     ("srvgg", {"scale": 4, "in_channels": 3}, False, 621_424),
 ]
@@ -53,3 +79,20 @@ def test_size(family: str, arguments: dict[str, Any], kernels_only: bool, publis
         network = build_network(family, ndim=2, skip=None, **arguments)
     count = sum(p.numel() for p in network.parameters() if p.dim() > 1 or not kernels_only)
     assert count == pytest.approx(published, rel=0 if published % 1000 else 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kernels_only", "published"),
+    # Ahn 2018, arXiv:1803.08664, table 1: 412 thousand for CARN-M (without biases) and 1,592 thousand for CARN, each
+    # with its upsamplers for 2, 3 and 4
+    [({"mobile": True, "groups": 4}, True, 412_000), ({"mobile": False, "groups": 1}, False, 1_592_000)],
+)
+def test_carn_has_three_upsamplers(arguments: dict[str, Any], kernels_only: bool, published: int) -> None:
+    def size(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters() if p.dim() > 1 or not kernels_only)
+
+    with torch.device("meta"):
+        networks = [build_network("carn", ndim=2, in_channels=3, scale=s, skip=None, **arguments) for s in (2, 3, 4)]
+    upsamplers = sum(size(n.get_submodule("upsampler")) for n in networks)
+    common = size(networks[0]) - size(networks[0].get_submodule("upsampler"))
+    assert common + upsamplers == pytest.approx(published, rel=1e-3)
