@@ -65,6 +65,8 @@ def is_label_map(raster: Raster) -> bool:
     spatial = len(raster.grid.shape)
     compared, equal = np.zeros(spatial, bool), np.zeros(spatial, bool)
     for _, block in raster.stream():
+        if block.valid is not None and block.values.dtype.kind == "f" and np.isinf(block.values).any():
+            return False  # infinity is no value, but no class either
         values = block.values if block.valid is None else block.values[block.valid]
         values = values.ravel()
         for part in (values[:: max(1, values.size // _GLANCE)], values):
