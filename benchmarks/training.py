@@ -8,7 +8,8 @@ loop that a MONAI user writes (CacheDataset, random crops and flips, blur and zo
 BasicSR 1.4.2 cannot be installed (its setup fails to build, and it imports a module that torchvision no longer has), so
 what its ``PairedImageDataset`` and ``SRModel.optimize_parameters`` do is stated again here: pairs of PNG tiles read
 from disk, cropped, mirrored and turned, a step of Adam, and a moving average parameter by parameter. It has no 3D.
-"bare" is the network's step alone on one fixed batch: what no data loading can beat.
+"bare" is the network's step alone on one fixed batch: what no data loading can beat, but for memory layouts that suit
+the network better, which sciSR's loop chooses. Beside other work the processor's seconds are what compares.
 """
 
 from __future__ import annotations
@@ -93,9 +94,10 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, device {options.device}; median of {options.turns} turns of "
         f"{options.steps} steps, load {os.getloadavg()[0]:.1f}",
         "",
-        "| case | arm | steps/s | patches/s | of bare |",
-        "|---|---|---|---|---|",
+        "| case | arm | steps/s | patches/s | of bare | processor s a step | of bare |",
+        "|---|---|---|---|---|---|---|",
         *rows,
+        *_about_bf16(),
     ]
     text = "\n".join(lines)
     print(text)
@@ -103,28 +105,58 @@ def main() -> None:
     options.output.write_text(f"# Training, measured by benchmarks/training.py\n\n{text}\n", encoding="utf-8")
 
 
+def _about_bf16() -> list[str]:
+    """Why bfloat16 is or is not fast here."""
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8").split() if cpu.exists() else []
+    found = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
+    if not flags or "amx_bf16" in found:
+        return []
+    return [
+        "",
+        f"This processor has {' and '.join(found) or 'no instructions'} for bfloat16 and no AMX tiles: its products go "
+        "no faster than float32's here, and conversions are added. Twice float32 needs AMX, or a GPU.",
+    ]
+
+
 def measure(case: Case, options: argparse.Namespace) -> list[str]:
     """The rows of a case: every arm takes its turn, then all again."""
     with tempfile.TemporaryDirectory() as folder:
         arms = build_arms(case, options, Path(folder))
         times: dict[str, list[float]] = {name: [] for name in arms}
+        busy: dict[str, list[float]] = {name: [] for name in arms}
         for arm in arms.values():
             arm(2)
         for _ in range(options.turns):
             for name, arm in arms.items():
                 _wait(options.device)
-                start = time.perf_counter()
+                start, cpu = time.perf_counter(), _processor()
                 arm(options.steps)
                 _wait(options.device)
                 times[name].append((time.perf_counter() - start) / options.steps)
-    bare = statistics.median(times["bare float32"])
+                busy[name].append((_processor() - cpu) / options.steps)
+    bare, work = (statistics.median(each["bare float32"]) for each in (times, busy))
     rows = []
     for name, each in times.items():
-        step = statistics.median(each)
+        step, took = statistics.median(each), statistics.median(busy[name])
         rows.append(
-            f"| {case.name} | {name} | {1 / step:.2f} | {options.batch / step:.1f} | {100 * bare / step:.0f} % |"
+            f"| {case.name} | {name} | {1 / step:.2f} | {options.batch / step:.1f} | {100 * bare / step:.0f} % | "
+            f"{took:.2f} | {100 * work / max(took, 1e-9):.0f} % |"
         )
     return rows
+
+
+def _processor() -> float:
+    """Seconds of the processor that this process and the DataLoaders' took, where /proc tells; else its own."""
+    total = time.process_time()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def _wait(device: str) -> None:
