@@ -21,7 +21,7 @@ import numpy as np
 
 from sciSR import __version__
 from sciSR.errors import InputError
-from sciSR.raster import Block, BlockSource, Raster, Window, windows
+from sciSR.raster import Block, BlockSource, Metadata, Raster, Window, windows
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -147,7 +147,7 @@ def journal_key(raster: Raster) -> str:
         raise InputError(f"{raster.name}: resume needs an input that is a local file or folder; run without it")
     facts = {
         "record": _records(raster.source),
-        "input": file_checksum(Path(path)),
+        "input": [file_checksum(Path(file)) for file in _input_files(path, raster.metadata)],
         "grid": raster.grid.to_dict(),
         "encoding": asdict(raster.encoding),
         "opened": {k: v for k, v in raster.metadata.items.items() if isinstance(v, _PLAIN)} if raster.metadata else {},
@@ -157,6 +157,12 @@ def journal_key(raster: Raster) -> str:
         "version": __version__,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _input_files(path: str, metadata: Metadata | None) -> list[str]:
+    """The named file first, then those that it refers to: the data of a header, the parts of a VRT, a mask beside."""
+    beside = () if metadata is None else metadata.items.get("files", ())
+    return [path, *sorted(str(file) for file in beside if str(file) != path and os.path.exists(file))]
 
 
 def file_checksum(path: Path) -> str:

@@ -1,15 +1,19 @@
 """Parts on disk: the same bytes in any order, whole or not there, never another computation's."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from sciSR.errors import InputError
 from sciSR.inference import upscale
+from sciSR.io import open_raster, save_raster
 from sciSR.journal import Journal, PartedSource, file_checksum, journal_key, journalled, parted_source
+from sciSR.normalization import Normalization
 from sciSR.raster import Block, Metadata, Raster, Window
 from tests.test_inference import CASES, _network
 
@@ -104,6 +108,50 @@ def test_the_key_knows_input_and_settings(tmp_path: Path) -> None:
     assert journal_key(upscale(named, network, tile=8)) != keys[0]
     with pytest.raises(InputError, match="local file"):
         journal_key(upscale(raster, network, tile=8))
+
+
+def test_the_key_knows_every_file_that_the_input_is_made_of(tmp_path: Path) -> None:
+    network = _network(ndim=2, in_channels=1, scale=2)
+    values = np.arange(1, 1 + 24 * 24, dtype=np.uint16).reshape(1, 24, 24)
+
+    def scene(name: str, west: float = 0) -> Path:
+        affine = [[10, 0, west], [0, -10, 240], [0, 0, 1]]
+        raster = Raster.from_array(values, affine=affine, axes="cyx", crs="EPSG:32632")
+        return save_raster(raster, tmp_path / name, overwrite=True)
+
+    def spoil(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-2] + b"\7\7")
+
+    def remask(path: Path, rows: int = 3) -> None:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path.with_suffix(""), "r+") as file:
+            file.write_mask(np.repeat([[False], [True]], [rows, 24 - rows], axis=0) & np.ones((24, 24), bool))
+
+    volume = Raster.from_array(values.repeat(8, 0).astype(np.int16), affine=np.eye(4), axes="zyx")
+    first, second = scene("a.tif"), scene("b.tif", 240)
+    masked = scene("m.tif")
+    remask(tmp_path / "m.tif.msk", 5)
+    band = f'<SimpleSource><SourceFilename relativeToVRT="1">{first.name}</SourceFilename></SimpleSource>'
+    vrt = tmp_path / "v.vrt"
+    vrt.write_text(
+        '<VRTDataset rasterXSize="24" rasterYSize="24"><SRS>EPSG:32632</SRS><GeoTransform>0,10,0,240,0,-10'
+        f'</GeoTransform><VRTRasterBand dataType="UInt16" band="1">{band}</VRTRasterBand></VRTDataset>'
+    )
+    cases: list[tuple[Any, Path, Callable[[Path], None]]] = [
+        (save_raster(volume, tmp_path / "x.mhd"), tmp_path / "x.raw", spoil),
+        (save_raster(volume, tmp_path / "y.nhdr"), tmp_path / "y.raw", spoil),
+        (save_raster(volume, tmp_path / "z.hdr"), tmp_path / "z.img", spoil),
+        (masked, tmp_path / "m.tif.msk", remask),
+        (vrt, first, spoil),
+        ([first, second], second, spoil),
+    ]
+    for source, file, change in cases:
+        assert file.exists()
+        keys = []
+        for _ in range(2):
+            raster = open_raster(source)
+            keys.append(journal_key(upscale(raster, network, normalization=Normalization(), precision="float32")))
+            change(file)
+        assert keys[0] != keys[1], file.name
 
 
 def test_the_checksum_of_a_folder_follows_its_files(tmp_path: Path) -> None:

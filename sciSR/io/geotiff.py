@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,12 @@ def open_mosaic(paths: Sequence[str], **options: Any) -> Raster:
     See :func:`sciSR.io.mosaic.combine` for rasters that are open already.
     """
     _known(options, _OPEN_OPTIONS, "mosaic")
-    return combine([open_scene(str(path), **options) for path in paths])
+    parts = [open_scene(str(path), **options) for path in paths]
+    whole = combine(parts)
+    if whole.metadata is None:
+        return whole
+    files = tuple(file for part in parts if part.metadata is not None for file in part.metadata.items["files"])
+    return whole.replace(metadata=replace(whole.metadata, items={**whole.metadata.items, "files": files}))
 
 
 def _known(options: dict[str, Any], names: tuple[str, ...], path: str) -> None:

@@ -83,6 +83,7 @@ def open_scene(
             name=name,
         )
         block = dataset.block_shapes[0]
+        files = tuple(dataset.files) if os.path.exists(path) else ()
     encoding = Encoding(
         dtype, _single(radiometry.scale), _single(radiometry.offset), _single(marks), masked or alpha is not None
     )
@@ -94,6 +95,7 @@ def open_scene(
         "radiometry": radiometry.to_dict(),
         "labels": labels,
         "intent": "labels" if classes else None,
+        "files": files,
     }
     return Raster(
         source=source,

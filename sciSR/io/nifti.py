@@ -135,6 +135,7 @@ def _opened(
     grid, used = locate(head.fields, shape, head.to_mm, name, notes)
     head.fields.setflags(write=False)
     items["sidecar"] = _read_sidecar(path, notes)
+    items["files"] = (head.data_path,)
     encoding = decode_encoding(head.fields, name)
     if nodata is not None:
         encoding = _with_nodata(encoding, nodata, name)
