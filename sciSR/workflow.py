@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sciSR.batch import Job, expand_inputs, input_files, pair_outputs
 from sciSR.cluster import save_on_cluster
 from sciSR.config import Workflow, load_workflow, make_workflow
@@ -241,7 +243,7 @@ class _Run:
         table: ScoreTable | None = None
         drawn: list[Path] = []
         if self.model is not None:
-            record, table, drawn = self._afterwards(job, raster, record, clock)
+            record, table, drawn = self._afterwards(job, raster, result, record, clock)
             record.write(job.record)
         self.watcher.say(f"record   {job.record}")
         return Done(job, record, table, (job.output, job.record, *drawn))
@@ -274,11 +276,11 @@ class _Run:
         return finished(consistent(raster, result, self.model, self.workflow), self.workflow)
 
     def _afterwards(
-        self, job: Job, raster: Raster, record: RunRecord, clock: _Clock
+        self, job: Job, raster: Raster, result: Raster, record: RunRecord, clock: _Clock
     ) -> tuple[RunRecord, ScoreTable | None, list[Path]]:
         """Consistency, evaluation and report of a finished output."""
         assert self.model is not None
-        written = self._written(job)
+        written = self._written(job, result)
         with clock.step("consistency"):
             step = self.workflow.consistency or self.workflow.evaluate
             sensor = known_sensor(self.model, step, self.workflow.upscale)
@@ -301,15 +303,20 @@ class _Run:
                 self.watcher.say(f"{'picture' if path.suffix == '.png' else 'report':8} {path}")
         return replace(record, timings=clock.seconds), table, drawn
 
-    def _written(self, job: Job) -> Raster:
-        """The output, opened again; what its metadata warn of was said when the input was opened."""
+    def _written(self, job: Job, result: Raster) -> Raster:
+        """The output, opened again; what its metadata warn of was said when the input was opened.
+
+        A file without a georeference counts pixels; it lies where the result does.
+        """
         assert self.workflow.input is not None
         options = {k: v for k, v in self.workflow.input.options.items() if k in ("labels", "nodata", "unit")}
         if job.output.suffix.lower() in (".tif", ".tiff"):  # which keep stored numbers, and no word of an option
             options |= {k: v for k, v in self.workflow.input.options.items() if k == "offset"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SciSRWarning)
-            return open_raster(job.output, **options)
+            written = open_raster(job.output, **options)
+        nowhere = written.grid.frame is None and np.array_equal(written.grid.affine, np.eye(len(written.grid.affine)))
+        return written.replace(grid=result.grid) if nowhere and written.shape == result.shape else written
 
     def _record(
         self, job: Job, inputs: Sequence[FileFact], output: FileFact, raster: Raster, result: Raster

@@ -10,6 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 import sciSR.workflow as module
 from sciSR.config import make_workflow
@@ -514,3 +518,20 @@ def test_a_cluster_gives_the_same_bytes(tmp_path: Path, volume: Path, weights: P
         spread = run(settings(volume, tmp_path / "b", weights), scheduler=cluster.scheduler_address)
     assert spread.done[0].job.output.read_bytes() == alone.done[0].job.output.read_bytes()
     assert left_behind(tmp_path / "b") == []
+
+
+@pytest.mark.parametrize("ground_points", [False, True])
+def test_a_scene_without_a_transform_is_judged_like_any_other(tmp_path: Path, ground_points: bool) -> None:
+    values = (np.random.default_rng(0).normal(size=(48, 40)).cumsum(0).cumsum(1) * 10 + 3000).astype("uint16")
+    source = tmp_path / "plain.tif"
+    points = [GroundControlPoint(r, c, 10 + c, 50 - r) for r, c in ((0, 0), (0, 40), (48, 0))]
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        profile = {"driver": "GTiff", "width": 40, "height": 48, "count": 1, "dtype": "uint16"}
+        with rasterio.open(source, "w", **profile) as file:
+            file.write(values, 1)
+            if ground_points:
+                file.gcps = (points, CRS.from_epsg(4326))
+    evaluate = {"sensor": "generic-gaussian", "baselines": ["linear"]}
+    outcome = run(settings(source, tmp_path / "out", evaluate=evaluate))
+    assert outcome.table is not None
+    assert np.isfinite(outcome.table.value("cubic", "psnr"))
