@@ -8,6 +8,8 @@ not grow with the number of parts.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -74,7 +76,8 @@ def _shared(
     """Every worker writes its own rows of chunks of one store, which then moves to its place."""
     client, own = _connected(scheduler)
     target.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(journal_folder(target), journal_key(raster))
+    stored = json.dumps(options, sort_keys=True, default=str)
+    journal = Journal(journal_folder(target), f"{journal_key(raster)} shared {stored}")
     journal.open()
     place = journal.folder / "output" / target.name
     begun = journal.folder / "begun"
@@ -237,7 +240,8 @@ def _finished(client: Client, work: _Parts | _Rows, runs: list[list[int]]) -> It
 def _submit(client: Client, flow: Any, shared: Any, work: _Parts | _Rows, waiting: Iterator[list[int]]) -> None:
     numbers = next(waiting, None)
     if numbers is not None:
-        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{work.journal.key[:12]}"
+        place = hashlib.sha256(f"{work.journal.folder.resolve()} {work.journal.key}".encode()).hexdigest()
+        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{place[:12]}"
         flow.add(client.submit(_done, shared, numbers, key=key, retries=_RETRIES, pure=False))
 
 

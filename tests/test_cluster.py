@@ -86,6 +86,32 @@ def test_workers_write_their_own_chunks_of_a_zarr_store(
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_another_type_or_place_begins_a_store_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif").crop(y=slice(0, 60), x=slice(0, 60))
+    result = sciSR.upscale(scene, _network(), workers=1, precision="float32", tile=32)
+    alone = sciSR.save_raster(result, tmp_path / "alone" / "x.zarr", dtype="float32")
+    target = tmp_path / "x.zarr"
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        with pytest.raises(KeyboardInterrupt):
+            save_on_cluster(result, target, client, progress=stop, dtype="int32")
+        save_on_cluster(result, target, client, dtype="float32")
+        assert file_checksum(target) == file_checksum(alone)
+        other = tmp_path / "y.zarr"
+
+        def beside(done: int, total: int) -> None:
+            if done and not other.exists():
+                save_on_cluster(result, other, client, dtype="float32")
+
+        save_on_cluster(result, target, client, progress=beside, overwrite=True, dtype="float32")
+        assert file_checksum(other) == file_checksum(target) == file_checksum(alone)
+
+
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
     scene = sciSR.open_raster(DATA / "sentinel2_crop.tif")
     result = sciSR.upscale(scene, _network(), tile=64)
