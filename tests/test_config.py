@@ -158,6 +158,18 @@ def test_an_override_that_leads_nowhere_says_so(tmp_path: Path, change: str, exp
     assert expected in str(caught.value)
 
 
+def test_another_input_keeps_what_stands_beside_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("input: {path: a.nii, unit: HU}\noutput: {path: out, cog: true}\nupscale: {network: cubic}")
+    workflow = load_workflow(path, ["input=b.nii", "output=other"])
+    assert workflow.input is not None
+    assert (workflow.input.path, workflow.input.unit) == (("b.nii",), "HU")
+    assert (workflow.output.path, workflow.output.cog) == ("other", True)
+    whole = load_workflow(path, ["input={path: c.nii}"])
+    assert whole.input is not None
+    assert (whole.input.path, whole.input.unit) == (("c.nii",), None)
+
+
 def test_overrides_reach_shorthands_lists_and_sections_that_are_not_there(file: Path) -> None:
     workflow = load_workflow(file, ["input.labels=true", "evaluate.crop=64", "output=elsewhere", "output.cog=true"])
     assert workflow.input is not None

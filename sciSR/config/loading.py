@@ -148,7 +148,10 @@ def _referenced(text: str, key: str, name: str, folder: Path | None) -> dict[str
 
 
 def _override(raw: dict[str, Any], text: str, folder: Path | None) -> str:
-    """Apply ``section.key=value`` in place; gives the key."""
+    """Apply ``section.key=value`` in place; gives the key.
+
+    ``input=a.tif`` changes the path and keeps what stands beside it.
+    """
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
@@ -160,7 +163,11 @@ def _override(raw: dict[str, Any], text: str, folder: Path | None) -> str:
     if isinstance(at, list):
         at[_position(at, leaf, text)] = parse_yaml(value, f"--set {key}")
     else:
-        at[leaf] = parse_yaml(value, f"--set {key}")
+        new = parse_yaml(value, f"--set {key}")
+        if key in _SHORTHANDS and isinstance(at.get(leaf), dict) and not isinstance(new, dict):
+            at[leaf][_SHORTHANDS[key]] = new
+        else:
+            at[leaf] = new
     _expand_references(raw, f"--set {key}", folder)
     return key
 
