@@ -99,6 +99,8 @@ def upscale(
         raise InputError("upscale: scale and target_spacing exclude each other; give one")
     _check_any_value(raster)
     wanted = wanted_grid(raster, scale, target_spacing)
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: {workers} came; expected at least 1")
     if backend not in ("auto", "torch", "compile", "openvino"):
         raise InputError(f"backend: {backend!r} came; expected auto, torch, compile or openvino")
     classes = holds_classes(raster, labels)
@@ -258,6 +260,8 @@ def _source(job: TileJob, tile: Any, workers: int, facts: dict[str, Any]) -> Ups
     runner = job.runner
     in_order = list(job.order) == sorted(job.order)
     if tile != "auto" or not isinstance(runner, Runner) or runner.device.type != "cpu" or not in_order:
+        return UpscaledSource(job, workers=workers, facts=facts)
+    if runner.compiled is not None:
         return UpscaledSource(job, workers=workers, facts=facts)
     try:
         program = derive(runner.residual_network)

@@ -115,7 +115,7 @@ def test_the_key_knows_every_file_that_the_input_is_made_of(tmp_path: Path) -> N
     values = np.arange(1, 1 + 24 * 24, dtype=np.uint16).reshape(1, 24, 24)
 
     def scene(name: str, west: float = 0) -> Path:
-        affine = [[10, 0, west], [0, -10, 240], [0, 0, 1]]
+        affine = np.array([[10, 0, west], [0, -10, 240], [0, 0, 1]])
         raster = Raster.from_array(values, affine=affine, axes="cyx", crs="EPSG:32632")
         return save_raster(raster, tmp_path / name, overwrite=True)
 
