@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sciSR.backends import core_count, prepare
 from sciSR.errors import InputError
+from sciSR.networks.blocks import pad_to_multiple
 from sciSR.networks.spec import SRNetwork
 
 __all__ = ["OpenVinoRunner", "prepare_openvino"]
@@ -77,9 +78,12 @@ class OpenVinoRunner:
         return {"backend": self.backend, "device": "cpu", "precision": self.precision}
 
     def _residual(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        request = self._request(values.shape)
-        result: NDArray[np.float32] = np.array(request.infer([values])[0], dtype=np.float32)
-        return result
+        whole = _padded(values, self.network.spec.alignment)
+        request = self._request(whole.shape)
+        result: NDArray[np.float32] = np.array(request.infer([whole])[0], dtype=np.float32)
+        fine = zip(values.shape[2:], self.network.spec.scale, strict=True)
+        keep = (slice(None), slice(None), *(slice(0, n * s) for n, s in fine))
+        return result[keep]
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """This thread's request for inputs of this shape; the first shape is compiled fixed, others share one model."""
@@ -142,11 +146,11 @@ def prepare_openvino(
         free = openvino.PartialShape([1, spec.in_channels, *[-1] * spec.ndim])
         model = openvino.convert_model(_Residual(full), example_input=example, input=[free])
     if precision == "int8":
-        model = _quantised(model, calibration())
+        model = _quantised(model, calibration(), spec.alignment)
     return OpenVinoRunner(full, model, precision, streams)
 
 
-def _quantised(model: Any, patches: Sequence[NDArray[np.float32]]) -> Any:
+def _quantised(model: Any, patches: Sequence[NDArray[np.float32]], alignment: Sequence[int]) -> Any:
     """int8 between the first and the last layer, which stay in float: they carry the values themselves.
 
     Ranges are the extremes seen, not quantiles: what is brighter than usual (a roof, bone) must not be cut. Measured on
@@ -158,7 +162,7 @@ def _quantised(model: Any, patches: Sequence[NDArray[np.float32]]) -> Any:
     parameters = _imported("nncf.quantization.advanced_parameters")
     ranges = _imported("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    singles = [np.ascontiguousarray(one[None]) for patch in patches for one in patch]
+    singles = [_padded(one[None], alignment) for patch in patches for one in patch]
     layers = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in _LAYERS]
     with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars there
         return nncf.quantize(
@@ -169,6 +173,11 @@ def _quantised(model: Any, patches: Sequence[NDArray[np.float32]]) -> Any:
             ignored_scope=nncf.IgnoredScope(names=sorted({layers[0], layers[-1]})) if len(layers) > 2 else None,
             advanced_parameters=parameters.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
+
+
+def _padded(values: NDArray[np.float32], alignment: Sequence[int]) -> NDArray[np.float32]:
+    """Far edges mirrored up to whole strides, as the network does: its own padding is traced for one size alone."""
+    return np.ascontiguousarray(pad_to_multiple(torch.from_numpy(values), max(alignment)).numpy())
 
 
 def _imported(name: str) -> Any:

@@ -251,6 +251,32 @@ def test_openvino_agrees_with_torch(arguments: dict[str, Any]) -> None:
     assert result.source.record()["precision_check"]["psnr_db"] > 30  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("family", ["unet", "encoder_decoder"])
+def test_openvino_takes_sizes_that_are_no_multiple_of_the_strides(family: str) -> None:
+    pytest.importorskip("openvino")
+    network = build_network(family, ndim=2, in_channels=4, scale=2).eval()
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    raster = _scene(4, holes=False).crop(y=slice(0, 29), x=slice(0, 35))
+    expected = upscale(raster, network, precision="float32", tile=None).read().values
+    for tile in (16, None):
+        got, _ = _streamed(upscale(raster, network, backend="openvino", precision="float32", tile=tile))
+        assert np.abs(got - expected).max() <= 4 * TOLERANCE * np.ptp(expected)
+
+
+def test_what_was_asked_to_be_compiled_runs_compiled() -> None:
+    network = _network(ndim=2, in_channels=4, scale=2)
+    source = upscale(_scene(), network, precision="float32", backend="compile").source
+    assert source.record()["executor"] == "tiles"  # type: ignore[attr-defined]
+
+
+def test_a_count_of_workers_that_is_none_is_refused() -> None:
+    for workers in (0, -1):
+        with pytest.raises(InputError, match="workers"):
+            upscale(_scene(), _network(ndim=2, in_channels=4, scale=2), workers=workers)
+
+
 def test_label_maps_are_refused_or_refined_as_classes() -> None:
     classes = np.zeros((1, 20, 20), np.uint8)
     classes[0, 4:15, 3:12] = 4
