@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from uuid import uuid4
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class Journal:
         entries = {"values": block.values}
         if block.valid is not None:
             entries["valid"] = np.packbits(np.broadcast_to(block.valid, block.values.shape))
-        partial = self.folder / f"{number}.{os.getpid()}.partial"
+        partial = self.folder / f"{number}.{uuid4().hex}.partial"
         with open(partial, "wb") as file:
             np.savez(file, allow_pickle=False, **entries)
         os.replace(partial, self._path(number))

@@ -27,7 +27,6 @@ from sciSR.tiling import Tile
 __all__ = ["StripSource", "strip_rows"]
 
 _STRIP_BYTES = 32 * 2**20
-_STRIP_BYTES_ON_DEVICE = 2**31
 _MANY_ROWS = 32
 """Rows per strip from which on the rows that come last at once are few beside it."""
 _LOOSE = 8
@@ -43,8 +42,7 @@ def strip_rows(job: TileJob, program: RowProgram) -> int:
     low = job.runner.precision != "float32"
     shape = [job.plan.shape[a] for a in job.order]
     across = int(np.prod(shape[1:])) * _batch(job)
-    room = _STRIP_BYTES if job.runner.device.type == "cpu" else _STRIP_BYTES_ON_DEVICE
-    rows = room // (across * program.widest * (2 if low else 4))
+    rows = _STRIP_BYTES // (across * program.widest * (2 if low else 4))
     period = job.plan.alignment[job.order[0]]
     return -(-int(max(2, min(64, rows, shape[0]))) // period) * period
 
