@@ -1,14 +1,18 @@
 """The engine beside its peers: the same network, the same input file to the same kind of output file.
 
-    python benchmarks/engine.py                    # the table of docs: two dimensions and three
+    python benchmarks/engine.py                    # time: a scene and a volume, beside the peers
     python benchmarks/engine.py --scene 1024 --volume 96 --runs 1
+    python benchmarks/engine.py --errors           # trained weights: how far each arm is from the whole image
+    python benchmarks/engine.py --shares           # what is not the network; gzip; the kernels beside matmul
     python benchmarks/engine.py --grow             # time and memory against the size of the scene
-    python benchmarks/engine.py --tile             # a whole 10980 x 10980 x 4 Sentinel-2 tile, once: hours on two cores
+    python benchmarks/engine.py --threads          # workers and threads, depth-first and tiles
+    python benchmarks/engine.py --tile             # a whole 10980 x 10980 x 4 Sentinel-2 tile, once
 
-Every run is a process of its own, the arms alternate, and ratios are medians over pairs of neighbouring runs. "work" is
-the time from the open file to the finished file, without imports and without building the network. Memory is the peak
-of the process. Peers that are not here are installed into ``.venv-peers`` (``--peers``), which borrows torch from this
-environment.
+Each writes its own part of ``benchmarks/results/engine.md``. ``taskset -c 0`` in front measures a single core. Every
+run is a process of its own, the arms alternate, and ratios are medians over pairs of neighbouring runs. "work" is the
+time from the open file to the finished file, without imports and without building the network. Memory is the peak of
+the process. Peers that are not here are installed into ``.venv-peers`` (``--peers``), which borrows torch from this
+environment. Errors are measured on float32 outputs.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 SCENE_DATA = (ROOT / "../shared/data/sat/sentinel2_10m_b02b03b04b08.tif", ROOT / "examples/data/sentinel2_crop.tif")
 VOLUME_DATA = (ROOT / "../shared/data/mri/t1_head_0.7mm_pddl.nii.gz", ROOT / "examples/data/mri_t1_head_crop.nii.gz")
+CT_DATA = (ROOT / "../shared/data/ct/ct_head_0.96x0.96x1.5mm.nii.gz", ROOT / "examples/data/ct_chest_crop.nii.gz")
 PEERS = ROOT / ".venv-peers"
 PEER_PACKAGES = ("opensr-utils==2.1.0", "torchio==1.2.1")
 PEER_NEEDS = ("pytorch-lightning", "omegaconf", "einops", "deprecated", "humanize", "jaxtyping", "requests", "typer")
@@ -47,50 +52,132 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", help="only these")
     parser.add_argument("--peers", action="store_true", help="install the peers first")
     parser.add_argument("--grow", action="store_true")
+    parser.add_argument("--sides", type=int, nargs="*", default=[1024, 2048, 4096, 8192])
+    parser.add_argument("--threads", action="store_true")
     parser.add_argument("--tile", action="store_true")
+    parser.add_argument("--errors", action="store_true")
+    parser.add_argument("--shares", action="store_true")
+    parser.add_argument("--weights", default="", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/engine.md")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--files", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        _one(options.arm, *map(Path, options.files))
+        _one(options.arm, *map(Path, options.files), options.weights)
         return
     if options.peers:
         _install_peers()
+    part = next((name for name in ("grow", "threads", "tile", "errors", "shares") if getattr(options, name)), "peers")
     with tempfile.TemporaryDirectory() as folder:
-        sections = list(_sections(options, Path(folder)))
-    text = "\n\n".join([_machine(), *sections]) + "\n"
+        sections = list(PARTS[part](options, Path(folder)))
+    text = "\n\n".join([f"{_machine()}", *sections])
     print(text)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(text)
+    _store(options.output, part, text)
 
 
-def _sections(options: argparse.Namespace, folder: Path) -> Any:
-    if options.grow or options.tile:
-        for side in [10980] if options.tile else [1024, 2048, 4096]:
-            arms = ["ours"] if options.tile else ["ours", "near"]
-            yield _table(f"scene {side} x {side} x 4", _scene(folder, side), arms, folder, 1, ".tif")
-        return
+def _store(path: Path, part: str, text: str) -> None:
+    """Replace one part of the committed page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() else "# Engine\n"
+    start, end = f"<!-- {part} -->\n", f"<!-- /{part} -->\n"
+    if start in before:
+        head, rest = before.split(start, 1)
+        before = head + rest.split(end, 1)[1].lstrip("\n")
+    path.write_text(f"{before.rstrip()}\n\n{start}{text}\n{end}", encoding="utf-8")
+
+
+def _peers(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     if options.scene:
-        arms = options.arms or ["ours", "float32", "bf16", "int8", "whole", "monai25", "monai50", "opensr"]
+        arms = options.arms or ["ours", "bf16", "int8", "whole", "monai25", "monai50", "opensr", "near"]
         title = f"scene {options.scene} x {options.scene} x 4 uint16, EDSR 16 x 64, x2"
         yield _table(title, _scene(folder, options.scene), arms, folder, options.runs, ".tif")
     if options.volume:
-        arms = options.arms or ["ours", "float32", "bf16", "int8", "whole", "monai25", "monai50", "torchio"]
+        arms = options.arms or ["ours", "bf16", "int8", "whole", "monai25", "monai50", "torchio", "near"]
         title = f"volume {options.volume}^3 int16, EDSR 8 x 16 in 3D, x2"
         yield _table(title, _volume(folder, options.volume), arms, folder, options.runs, ".nii.gz")
+
+
+def _grow(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    for side in options.sides:
+        title = f"scene {side} x {side} x 4, the weights s2-x2"
+        yield _table(title, _scene(folder, side), ["ours", "near"], folder, 1, ".tif", "s2-x2")
+
+
+def _threads(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    arms = ["strips", "tiles11", "tiles12", "tiles21"]
+    yield _table("scene 1024 x 1024 x 4, s2-x2, executors", _scene(folder, 1024), arms, folder, 3, ".tif", "s2-x2")
+
+
+def _tile(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    title = "a whole Sentinel-2 tile, 10980 x 10980 x 4 uint16 to 21960 x 21960 x 4, the weights s2-x2"
+    yield _table(title, _scene(folder, 10980), ["ours"], folder, 1, ".tif", "s2-x2")
+
+
+def _trained(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    arms = ["whole", "ours", "tiles11", "bf16", "int8", "monai25", "monai50"]
+    yield _table("errors, scene 512 x 512 x 4, s2-x2", _scene(folder, 512), arms, folder, 1, ".f32.tif", "s2-x2")
+    for name in ("mri-x2", "ct-x2"):
+        source = _volume(folder, 96, CT_DATA if name == "ct-x2" else VOLUME_DATA)
+        yield _table(f"errors, volume 96^3, {name}", source, arms, folder, 1, ".f32.nii", name)
+
+
+def _shares(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    volume = _volume(folder, 160, CT_DATA)
+    packed = _table("gzip: CT 160^3, ct-x2, to .nii.gz", volume, ["ours", "near"], folder, 3, ".nii.gz", "ct-x2")
+    plain = _table("no gzip: the same to .nii", volume, ["ours", "near"], folder, 3, ".nii", "ct-x2")
+    yield from (packed, plain, _kernels())
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Path], Iterator[str]]] = {
+    "peers": _peers,
+    "grow": _grow,
+    "threads": _threads,
+    "tile": _tile,
+    "errors": _trained,
+    "shares": _shares,
+}
+
+
+def _kernels() -> str:
+    """The convolution that networks are made of beside this machine's matrix product, in GFLOP/s."""
+    import torch
+
+    rows = ["## kernels: 64 to 64 channels, 3 x 3, on strips of 32 x 1024 pixels", "", "| | GFLOP/s |", "|---|---|"]
+    with torch.inference_mode():
+        for kind in (torch.float32, torch.bfloat16):
+            a, b = torch.randn(2048, 2048).to(kind), torch.randn(2048, 2048).to(kind)
+            x = torch.randn(1, 64, 34, 1024).to(kind).contiguous(memory_format=torch.channels_last)
+            w = torch.randn(64, 64, 3, 3).to(kind).contiguous(memory_format=torch.channels_last)
+            name = str(kind).removeprefix("torch.")
+            product = _rate(lambda a=a, b=b: a @ b, 2 * 2048**3)
+            layer = _rate(
+                lambda x=x, w=w: torch.nn.functional.conv2d(x, w, padding=(0, 1)), 2 * 64 * 64 * 9 * 32 * 1024
+            )
+            rows.append(f"| {name} matrix product, 2048^3 | {product:.0f} |")
+            rows.append(f"| {name} convolution | {layer:.0f} ({layer / product:.2f} of the product) |")
+    return "\n".join(rows)
+
+
+def _rate(work: Callable[[], Any], flop: float) -> float:
+    work()
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return flop / statistics.median(times) / 1e9
 
 
 # ---- one run, in its own process ----------------------------------------------------------------------------------
 
 
-def _one(arm: str, source: Path, target: Path) -> None:
+def _one(arm: str, source: Path, target: Path, weights: str) -> None:
     """Run one arm and print its figures as JSON."""
     import torch
 
     torch.manual_seed(0)
     volume = source.name.endswith(".nii.gz")
-    network = _network(volume)
+    network = _network(volume, weights)
     start, used = time.perf_counter(), time.process_time()
     ARMS[arm](network, source, target, volume)
     figures = {
@@ -101,12 +188,14 @@ def _one(arm: str, source: Path, target: Path) -> None:
     print(json.dumps(figures))
 
 
-def _network(volume: bool) -> Any:
+def _network(volume: bool, weights: str) -> Any:
     """The network of the comparison, with a residual as strong as a trained one's; the same in every process."""
     import torch
 
-    from sciSR.networks import build_network
+    from sciSR.networks import build_network, load_network
 
+    if weights:
+        return load_network(weights).eval()
     size = {"features": 16, "blocks": 8} if volume else {"features": 64, "blocks": 16}
     network = build_network("edsr", ndim=3 if volume else 2, in_channels=1 if volume else 4, scale=2, **size).eval()
     for parameter in network.tail.parameters():
@@ -120,12 +209,20 @@ def _ours(**settings: Any) -> Callable[..., None]:
         from sciSR.normalization import Normalization
 
         raster = sciSR.open_raster(source)
+        if settings.get("threads"):
+            import torch
+
+            torch.set_num_threads(settings["threads"])
         norm = Normalization("fixed", scale=(1000.0 if volume else 10000.0,))
         model = "nearest" if settings.get("near") else network
-        kept = {k: v for k, v in settings.items() if k != "near"}
-        sciSR.save_raster(sciSR.upscale(raster, model, scale=2, normalization=norm, **kept), target)
+        kept = {k: v for k, v in settings.items() if k not in ("near", "threads")}
+        sciSR.save_raster(sciSR.upscale(raster, model, scale=2, normalization=norm, **kept), target, **_stored(target))
 
     return run
+
+
+def _stored(target: Path) -> dict[str, str]:
+    return {"dtype": "float32"} if ".f32." in target.name else {}
 
 
 def _read(source: Path, volume: bool) -> tuple[Any, Any]:
@@ -146,14 +243,23 @@ def _write(values: Any, like: Any, target: Path, volume: bool) -> None:
     if volume:
         import nibabel
 
-        data = np.rint(values[0, 0].numpy() * 1000).clip(-32768, 32767).astype(np.int16).T
+        data = values[0, 0].numpy() * np.float32(1000)
+        data = (data if _stored(target) else np.rint(data).clip(-32768, 32767).astype(np.int16)).T
         affine = like.affine @ np.diag([0.5, 0.5, 0.5, 1])
         nibabel.save(nibabel.Nifti1Image(data, affine), target)
         return
     import rasterio
 
-    data = np.rint(values[0].numpy() * 10000).clip(0, 65535).astype(np.uint16)
-    profile = {**like, "height": data.shape[1], "width": data.shape[2], "compress": "deflate", "predictor": 2}
+    data = values[0].numpy() * np.float32(10000)
+    data = data if _stored(target) else np.rint(data).clip(0, 65535).astype(np.uint16)
+    profile = {
+        **like,
+        "dtype": data.dtype.name,
+        "height": data.shape[1],
+        "width": data.shape[2],
+        "compress": "deflate",
+        "predictor": 2,
+    }
     profile.update(
         transform=like["transform"] * like["transform"].scale(0.5), tiled=True, blockxsize=512, blockysize=512
     )
@@ -223,6 +329,10 @@ ARMS: dict[str, Callable[..., None]] = {
     "float32": _ours(precision="float32"),
     "bf16": _ours(precision="bf16"),
     "int8": _ours(precision="int8"),
+    "strips": _ours(precision="float32"),
+    "tiles11": _ours(precision="float32", tile=256, workers=1, threads=1),
+    "tiles12": _ours(precision="float32", tile=256, workers=1, threads=2),
+    "tiles21": _ours(precision="float32", tile=256, workers=2, threads=2),
     "whole": _whole,
     "monai25": _monai(0.25),
     "monai50": _monai(0.5),
@@ -235,6 +345,10 @@ NAMES = {
     "float32": "sciSR, float32",
     "bf16": "sciSR, bf16",
     "int8": "sciSR, int8 (OpenVINO)",
+    "strips": "depth-first",
+    "tiles11": "tiles of 256, one worker, one thread",
+    "tiles12": "tiles of 256, one worker, two threads",
+    "tiles21": "tiles of 256, two workers of one thread",
     "whole": "the network's own whole-image forward",
     "monai25": "MONAI SlidingWindowInferer, overlap 0.25, gaussian",
     "monai50": "MONAI SlidingWindowInferer, overlap 0.5, gaussian",
@@ -246,7 +360,7 @@ NAMES = {
 # ---- all runs of a table -------------------------------------------------------------------------------------------
 
 
-def _table(title: str, source: Path, arms: list[str], folder: Path, runs: int, suffix: str) -> str:
+def _table(title: str, source: Path, arms: list[str], folder: Path, runs: int, suffix: str, weights: str = "") -> str:
     figures: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     failed: dict[str, str] = {}
     for number in range(runs):
@@ -257,7 +371,7 @@ def _table(title: str, source: Path, arms: list[str], folder: Path, runs: int, s
             for stale in folder.glob(f"{arm}*"):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
             done = subprocess.run(
-                [_python(arm), __file__, "--arm", arm, "--files", str(source), str(target)],
+                [_python(arm), __file__, "--arm", arm, "--files", str(source), str(target), "--weights", weights],
                 capture_output=True,
                 text=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -273,7 +387,7 @@ def _table(title: str, source: Path, arms: list[str], folder: Path, runs: int, s
 
 def _rows(arms: list[str], figures: Any, failed: dict[str, str], folder: Path, suffix: str) -> list[str]:
     rows = [
-        "| | work, median s | CPU s | slower than sciSR as it comes | peak memory, MB | PSNR to whole image, dB "
+        "| | work, median s | CPU s | times sciSR's work | peak memory, MB | PSNR to whole image, dB "
         "| max error / range |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -286,11 +400,12 @@ def _rows(arms: list[str], figures: Any, failed: dict[str, str], folder: Path, s
         cpu = statistics.median(f["cpu_s"] for f in figures[arm])
         peak = max(f["peak_mb"] for f in figures[arm])
         ratio = "–"
-        if figures.get("ours"):
-            pairs = zip(figures[arm], figures["ours"], strict=False)
+        first = "ours" if figures.get("ours") else arms[0]
+        if figures[first]:
+            pairs = zip(figures[arm], figures[first], strict=False)
             ratio = f"{statistics.median(a['work_s'] / b['work_s'] for a, b in pairs):.2f}"
         error = ("–", "–")
-        if reference.exists() and arm not in ("whole", "torchio"):
+        if reference.exists() and arm not in ("whole", "torchio", "near"):
             error = _errors(folder / f"{arm}{suffix}", reference)
         rows.append(f"| {NAMES[arm]} | {work:.1f} | {cpu:.1f} | {ratio} | {peak:.0f} | {error[0]} | {error[1]} |")
     return rows
@@ -305,7 +420,7 @@ def _errors(path: Path, reference: Path) -> tuple[str, str]:
 
 
 def _values(path: Path) -> Any:
-    if path.name.endswith(".nii.gz"):
+    if path.name.endswith((".nii", ".nii.gz")):
         import nibabel
 
         return np.asarray(nibabel.load(path).dataobj, np.float32)
@@ -332,16 +447,16 @@ def _scene(folder: Path, side: int) -> Path:
     return path
 
 
-def _volume(folder: Path, side: int) -> Path:
+def _volume(folder: Path, side: int, choices: tuple[Path, ...] = VOLUME_DATA) -> Path:
     """A cubic volume of a real one, mirrored as often as needed."""
     import nibabel
 
-    image = nibabel.load(next(p for p in VOLUME_DATA if p.exists()))
+    image = nibabel.load(next(p for p in choices if p.exists()))
     data = np.asarray(image.dataobj).astype(np.int16)
     start = [max(0, (n - side) // 2) for n in data.shape]
     part = data[tuple(slice(s, s + side) for s in start)]
     full = part[np.ix_(*(_mirror(n, side) for n in part.shape))]
-    path = folder / f"volume{side}.nii.gz"
+    path = folder / f"{choices[0].name[:2]}{side}.nii.gz"
     nibabel.save(nibabel.Nifti1Image(full, image.affine), path)
     return path
 
@@ -373,7 +488,7 @@ def _machine() -> str:
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
     )
     cores = len(os.sched_getaffinity(0))
-    return f"# Engine\n\n{name}, {cores} cores, torch {torch.__version__}, Python {platform.python_version()}."
+    return f"{name}, {cores} cores, torch {torch.__version__}, Python {platform.python_version()}."
 
 
 def _cpuinfo() -> list[str]:
