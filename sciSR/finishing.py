@@ -20,13 +20,16 @@ from torch import Tensor
 
 from sciSR.errors import InputError
 from sciSR.kernels import FWHM_PER_SIGMA, gaussian_kernel
-from sciSR.raster import Block, Raster, Window, windows
+from sciSR.raster import Block, BlockSource, Raster, Window, windows
+from sciSR.regrid import RollingRows
 from sciSR.resampling import mirror_pad, sample_axis
 
 __all__ = ["finish"]
 
 _REACH = 2
 _WINDOW = {2: 512, 3: 64}
+_SLAB = 2**21
+"""Values of a slab, about, for one band."""
 
 
 def finish(raster: Raster, *, denoise: float | None = None, sharpen: float | None = None, width: float = 2.0) -> Raster:
@@ -68,6 +71,7 @@ class _Finished:
     def __init__(self, raster: Raster, denoise: float | None, sharpen: float | None, width: float) -> None:
         self._raster = raster
         self._denoise, self._sharpen = denoise, sharpen
+        self._width = width
         self._lead = len(raster.leading)
         self._kernel = gaussian_kernel(width)
         self._halo = (_REACH if denoise else 0) + (math.ceil(self._kernel.radius) if sharpen else 0)
@@ -91,17 +95,50 @@ class _Finished:
         record = getattr(self._raster.source, "record", None)
         return {} if record is None else dict(record())
 
+    @property
+    def by_slabs(self) -> bool:
+        return bool(getattr(self._raster.source, "by_slabs", False))
+
+    @property
+    def inner(self) -> BlockSource:
+        return self._raster.source
+
+    def over(self, source: BlockSource) -> BlockSource:
+        return _Finished(self._raster.replace(source=source), self._denoise, self._sharpen, self._width)
+
     def stream(self) -> Iterator[tuple[Window, Block]]:
-        for window in windows(self.shape, self.chunks):
-            yield window, self.read(window)
+        """Every value once; of a network's result in slabs over the whole width, so that it is computed once."""
+        if not self.by_slabs:
+            for window in windows(self.shape, self.chunks):
+                yield window, self.read(window)
+            return
+        rows = RollingRows(self._raster.source, self._lead)
+        try:
+            for window in windows(self.shape, self._slabs):
+                yield window, self._filtered(window, rows.take(self._needed(window)))
+        finally:
+            rows.close()
+
+    @property
+    def _slabs(self) -> tuple[int, ...]:
+        across = self._raster.grid.shape[1:]
+        return (*self.chunks[: self._lead], max(1, _SLAB // math.prod(across)), *across)
 
     def read(self, window: Window) -> Block:
-        inside, missing = [], []
-        for part, n in zip(window[self._lead :], self._raster.grid.shape, strict=True):
-            start, stop = part.start - self._halo, part.stop + self._halo
-            inside.append(slice(max(0, start), min(n, stop)))
-            missing.append((max(0, -start), max(0, stop - n)))
-        block = self._raster.source.read((*window[: self._lead], *inside))
+        return self._filtered(window, self._raster.source.read(self._needed(window)))
+
+    def _needed(self, window: Window) -> Window:
+        """The input's window under the filters of ``window``."""
+        spatial = zip(window[self._lead :], self._raster.grid.shape, strict=True)
+        inside = (slice(max(0, p.start - self._halo), min(n, p.stop + self._halo)) for p, n in spatial)
+        return (*window[: self._lead], *inside)
+
+    def _filtered(self, window: Window, block: Block) -> Block:
+        inside = self._needed(window)[self._lead :]
+        missing = [
+            (max(0, self._halo - p.start), max(0, p.stop + self._halo - n))
+            for p, n in zip(window[self._lead :], self._raster.grid.shape, strict=True)
+        ]
         x, weight = self._tensors(block)
         for dim, (before, after) in enumerate(missing, 2):
             x, weight = (mirror_pad(t, dim, before, after) for t in (x, weight))

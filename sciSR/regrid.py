@@ -18,7 +18,7 @@ from sciSR.filling import fill_invalid
 from sciSR.raster import Block, BlockSource, Raster, Window, windows
 from sciSR.resampling import KERNELS, apply_taps, taps
 
-__all__ = ["RegriddedSource", "regrid"]
+__all__ = ["RegriddedSource", "RollingRows", "regrid"]
 
 _FILL_REACH = 8
 _BLOCK_VALUES = 2**23
@@ -83,6 +83,11 @@ class RegriddedSource:
         return {"executor": "regrid", "kernel": self._kernel, "shape": list(self._shape)}
 
     @property
+    def by_slabs(self) -> bool:
+        """Whether the source streams slab after slab; so does this then."""
+        return bool(getattr(self._source, "by_slabs", False))
+
+    @property
     def inner(self) -> BlockSource:
         """What is resampled."""
         return self._source
@@ -94,11 +99,11 @@ class RegriddedSource:
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, in slabs."""
-        if not getattr(self._source, "by_slabs", False):
+        if not self.by_slabs:
             for window in windows(self._shape, self.chunks):
                 yield window, self.read(window)
             return
-        rows = _RollingRows(self._source, self._lead)
+        rows = RollingRows(self._source, self._lead)
         try:
             for window in windows(self._shape, self.chunks):
                 needed = self._needed(window)
@@ -148,7 +153,7 @@ class RegriddedSource:
         return np.where(good, flat, np.stack(parts)).reshape(values.shape)
 
 
-class _RollingRows:
+class RollingRows:
     """The rows that are still needed of a source that streams slab after slab along its first spatial axis."""
 
     def __init__(self, source: BlockSource, lead: int) -> None:

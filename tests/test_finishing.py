@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from sciSR.errors import InputError
 from sciSR.finishing import finish
+from sciSR.inference import upscale
 from sciSR.io import open_raster, save_raster
-from sciSR.raster import ArraySource, Raster
+from sciSR.journal import Journal, journalled
+from sciSR.networks import build_network
+from sciSR.raster import ArraySource, Block, Raster
+from sciSR.tiles import TileJob
 from sciSR.workflow import run_workflow
 
 
@@ -90,3 +95,40 @@ def test_a_workflow_ends_in_it(tmp_path: Path) -> None:
     assert done.record.workflow["finish"] == {"denoise": 20.0, "sharpen": None, "width": 2.0}
     again = run_workflow(done.job.record, output=tmp_path / "again").done[0]
     assert open_raster(again.job.output).read().values.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("scale", [2, 1.5])
+def test_a_network_runs_once_for_it_and_is_resumed(
+    scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sciSR.finishing._SLAB", 700)
+    values = np.random.default_rng(0).normal(size=(2, 41, 37)).astype(np.float32)
+    values[0, 5:9, 3:8] = np.nan
+    raster = Raster.from_array(values, affine=np.eye(3), axes="cyx")
+    torch.manual_seed(0)
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=4, blocks=1)
+    refined = upscale(raster, network, scale=scale, tile=16, precision="float32")
+    finished = finish(refined, denoise=0.2, sharpen=0.5)
+    tiles: list[Any] = []
+    original = TileJob.run
+
+    def counted(job: TileJob, *at: Any) -> Block:
+        tiles.append(at)
+        return original(job, *at)
+
+    monkeypatch.setattr(TileJob, "run", counted)
+    journal = Journal(tmp_path / "j", "key")
+    journal.open()
+    for once in (finished, journalled(finished, journal)):
+        tiles.clear()
+        got, valid = np.zeros(finished.shape), np.ones(finished.shape, bool)
+        for window, block in once.stream():
+            got[window] = block.values
+            if block.valid is not None:
+                valid[window] = block.valid
+        assert len(tiles) == 9
+        whole = finished.read()
+        assert whole.valid is not None
+        np.testing.assert_array_equal(valid, whole.valid)
+        np.testing.assert_allclose(got[valid], whole.values[valid], rtol=0, atol=2e-5)
+    assert journal.has(0)
