@@ -68,7 +68,10 @@ class NotStreamableError(RunError):
 
 
 class _RowOp:
-    """One operation on a stream of rows: takes the new rows, gives the rows that are ready, or None."""
+    """One operation on a stream of rows: takes the new rows, gives the rows that are ready, or None.
+
+    The list of inputs is the operation's own; it may drop what it has taken over.
+    """
 
     def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
         raise NotImplementedError
@@ -125,12 +128,14 @@ class _Conv(_RowOp):
         self._started = False
 
     def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
-        (x,) = inputs
-        if x is not None:
+        if inputs[0] is not None:
+            x = inputs[0]
             if not self._started:
                 x = self._edge(x, self._pads[0][0], first=True)
                 self._started = True
             self._kept = _joined(self._kept, x)
+            inputs.clear()
+            del x  # large rows need not outlive their copy
         if self._kept is None:
             return None
         if last:

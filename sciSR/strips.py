@@ -44,7 +44,7 @@ def strip_rows(job: TileJob, program: RowProgram) -> int:
     across = int(np.prod(shape[1:])) * _batch(job)
     rows = _STRIP_BYTES // (across * program.widest * (2 if low else 4))
     period = job.plan.alignment[job.order[0]]
-    return -(-int(max(2, min(64, rows, shape[0]))) // period) * period
+    return -(-int(max(1, min(64, rows, shape[0]))) // period) * period
 
 
 def _batch(job: TileJob) -> int:

@@ -553,7 +553,12 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, number: si
     source = write_scene(tmp_path / "in.tif", smooth((4, 1400, 1400)))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "sciSR", "upscale", str(source), "-o", str(out), "--model", "ibp", "--scale", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+    def heeded() -> None:
+        signal.signal(number, signal.SIG_DFL)  # a shell's background job ignores SIGINT, and would hand that on
+
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=heeded, **pipes) as process:
         deadline = time.monotonic() + 300  # loading torch takes long on a busy machine
         while not (out.exists() and any(out.iterdir())) and time.monotonic() < deadline:
             time.sleep(0.02)
