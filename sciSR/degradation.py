@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciSR.encoding import work_dtype
 from sciSR.errors import GeometryError, InputError, MissingFileError
 from sciSR.grid import scale_per_axis
 from sciSR.normalization import Normalization
@@ -160,7 +161,7 @@ class _Degraded:
         self._range = data_range
         self._lead = len(raster.leading)
         self.shape = (*raster.leading, *spatial)
-        self.dtype = np.dtype(np.float64 if _wide(raster.dtype) else np.float32)
+        self.dtype = work_dtype(raster.dtype)
         self._taps = [
             None if coarse == fine else sampling_taps(fine, coarse, sensor.kernels(axis, fine / coarse, self._channels))
             for axis, fine, coarse in zip(raster.grid.axes, raster.grid.shape, spatial, strict=True)
@@ -227,10 +228,6 @@ class _Degraded:
             return (values + first).astype(self.dtype)
         second = std * keyed_normal(self._seed, 1, window, self.shape)
         return np.hypot(values + first, second).astype(self.dtype)
-
-
-def _wide(dtype: np.dtype[Any]) -> bool:
-    return dtype == np.float64 or (dtype.kind in "iu" and dtype.itemsize > 2)
 
 
 def _cut(taps: Any, part: slice, bands: slice | None) -> tuple[slice, Any]:

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from sciSR.errors import InputError
 
-__all__ = ["Encoding", "stored_mark"]
-
-_NARROW = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
+__all__ = ["Encoding", "stored_mark", "work_dtype"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Encoding:
         stored = np.dtype(self.dtype)
         if self.identity:
             return stored
-        return np.dtype(np.float32 if stored.name in _NARROW else np.float64)
+        return work_dtype(stored)
 
     def select(self, channels: slice) -> Encoding:
         """The encoding of some of the channels."""
@@ -207,6 +205,16 @@ def _neighbour(mark: Any) -> Any:
     if mark.dtype.kind == "b":
         return ~mark
     return mark - one if mark == np.iinfo(mark.dtype).max else mark + one
+
+
+def work_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What values of a type are computed in: float32 where it holds all of them exactly, else float64.
+
+    Example:
+        >>> work_dtype(np.dtype("uint16")), work_dtype(np.dtype("int32"))
+        (dtype('float32'), dtype('float64'))
+    """
+    return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
 
 
 def stored_mark(nodata: float | None, dtype: np.dtype[Any]) -> Any:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciSR.encoding import work_dtype
 from sciSR.errors import InputError
 from sciSR.kernels import FWHM_PER_SIGMA, gaussian_kernel
 from sciSR.raster import Block, BlockSource, Raster, Window, windows
@@ -82,7 +83,7 @@ class _Finished:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float64 if self._raster.dtype.itemsize > 4 else np.float32)
+        return work_dtype(self._raster.dtype)
 
     @property
     def chunks(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sciSR.encoding import work_dtype
 from sciSR.errors import InputError, RadiometryWarning
 from sciSR.raster import Raster, Window
 
@@ -39,7 +40,7 @@ class IntensityMap:
 
     def apply(self, values: NDArray[Any], channel_axis: int | None = None) -> NDArray[np.float32]:
         """Normalised float32 values; the subtraction is done in float64 for types wider than float32 holds."""
-        work = values.astype(_work_dtype(values.dtype), copy=False)
+        work = values.astype(work_dtype(values.dtype), copy=False)
         center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
         normal: NDArray[np.float32] = ((work - center) / scale).astype(np.float32)
         return normal
@@ -189,10 +190,6 @@ class Normalization:
     def from_dict(cls, values: dict[str, Any]) -> Normalization:
         """The recipe from :meth:`to_dict`'s values."""
         return cls(**values)
-
-
-def _work_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    return np.float64 if (dtype.kind in "iu" and dtype.itemsize > 2) or dtype == np.float64 else np.float32
 
 
 @dataclass

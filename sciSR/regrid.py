@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciSR.encoding import work_dtype
 from sciSR.filling import fill_invalid
 from sciSR.raster import Block, BlockSource, Raster, Window, windows
 from sciSR.resampling import KERNELS, apply_taps, taps
@@ -54,9 +55,8 @@ class RegriddedSource:
         self._near = [_AxisTaps(n, m, "nearest", False) for n, m in zip(raster.grid.shape, shape, strict=True)]
         self._antialias = antialias
         self._source: BlockSource = raster.source
-        narrow = raster.dtype.itemsize <= (4 if raster.dtype.kind == "f" else 2)
         self._reach = max(_FILL_REACH, *(axis.reach + 1 for axis in self._axes))
-        self._work = np.dtype(np.float32 if narrow else np.float64)
+        self._work = work_dtype(raster.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciSR.backends import Runner, RunnerPool, core_count
+from sciSR.encoding import work_dtype
 from sciSR.errors import ResourceError
 from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
@@ -97,12 +98,7 @@ class TileJob:
     ) -> Block:
         """Physical values of the core from normalised values ``(c, spatial…)`` of the read window."""
         core = refined[(slice(None), *tile.keep)]
-        wide = (
-            np.float64
-            if self.raster.dtype.itemsize > 4 or self.raster.dtype.name in ("int32", "uint32")
-            else np.float32
-        )
-        values = self.intensity.invert(core, 0, wide)
+        values = self.intensity.invert(core, 0, work_dtype(self.raster.dtype))
         shape = tuple(w.stop - w.start for w in self.lead(time, self.out_channels)) + values.shape[1:]
         if not holes or valid is None or valid.all():
             return Block(values.reshape(shape), None)
@@ -167,8 +163,7 @@ class UpscaledSource:
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32, or float64 where the input's type is wider."""
-        wide = self.job.raster.dtype.itemsize > 4 or self.job.raster.dtype.name in ("int32", "uint32")
-        return np.dtype(np.float64 if wide else np.float32)
+        return work_dtype(self.job.raster.dtype)
 
     @property
     def chunks(self) -> tuple[int, ...]:

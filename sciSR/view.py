@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciSR.encoding import Encoding, stored_mark
+from sciSR.encoding import Encoding, stored_mark, work_dtype
 from sciSR.errors import GeometryError, InputError
 from sciSR.grid import RAS_MM, Grid
 from sciSR.raster import ArraySource, Block, Channel, Raster, TimeAxis, Window, slab_chunks, windows
@@ -144,7 +144,7 @@ def _view_form(raster: Raster) -> tuple[np.dtype[Any], Any]:
     if mark is not None and len(marks) == 1 and raster.encoding.identity:
         return dtype, mark
     if raster.encoding.mask or len(marks) > 1:
-        wide = np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
+        wide = work_dtype(dtype)
         return wide, wide.type(np.nan)
     return dtype, dtype.type(0)
 

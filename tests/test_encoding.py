@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciSR.encoding import Encoding, stored_mark
+from sciSR.encoding import Encoding, stored_mark, work_dtype
 from sciSR.errors import InputError
 
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
@@ -46,6 +46,16 @@ def test_values_beyond_the_type_saturate(dtype: str, values_type: Any) -> None:
     )
     expected = [info.min, info.min, info.max, info.max, info.max, info.min]
     assert Encoding(dtype).encode(values).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint16", ">i2", "float16", "float32", ">f4"])
+def test_narrow_types_are_computed_in_float32(dtype: str) -> None:
+    assert work_dtype(np.dtype(dtype)) == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["int32", ">u4", "int64", "uint64", "float64", ">f8"])
+def test_wide_types_are_computed_in_float64(dtype: str) -> None:
+    assert work_dtype(np.dtype(dtype)) == np.float64
 
 
 def test_reflectance_above_ten_thousand_survives() -> None:

@@ -30,6 +30,12 @@ def step(size: int = 40, noise: float = 0.0) -> NDArray[np.float32]:
     return (values + noise * np.random.default_rng(0).normal(size=values.shape)).astype(np.float32)
 
 
+def test_wide_integers_are_finished_in_float64() -> None:
+    finished = finish(scene(np.full((12, 12), 2**28 + 1, np.int32)), denoise=1.0, sharpen=0.5).read().values
+    assert finished.dtype == np.float64
+    np.testing.assert_allclose(finished, 2**28 + 1, rtol=0, atol=1e-6)
+
+
 def test_noise_falls_and_the_edge_stays() -> None:
     noisy = finish(scene(step(noise=4.0)), denoise=4.0).read().values
     flat = noisy[:, :17]

@@ -20,6 +20,7 @@ from torch import Tensor
 from sciSR.classical.back_projection import effective_radius
 from sciSR.consistency.measure import factors_between
 from sciSR.degradation import Sensor, load_sensor
+from sciSR.encoding import work_dtype
 from sciSR.errors import InputError
 from sciSR.kernels import KERNELS, Kernel, centres, mirrored, taps
 from sciSR.raster import Block, Raster, Window
@@ -100,7 +101,7 @@ class _Enforced:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float64 if self._result.dtype.itemsize > 4 else np.float32)
+        return work_dtype(self._result.dtype)
 
     @property
     def chunks(self) -> tuple[int, ...]:

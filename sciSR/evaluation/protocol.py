@@ -16,6 +16,7 @@ import numpy as np
 
 from sciSR.classical import CLASSICAL
 from sciSR.degradation import Sensor, degrade, load_sensor
+from sciSR.encoding import work_dtype
 from sciSR.errors import GeometryError, InputError
 from sciSR.evaluation.comparison import Mask, compare
 from sciSR.evaluation.table import ScoreTable
@@ -120,8 +121,7 @@ def wald(
 
 def in_memory(raster: Raster, progress: Progress | None = None) -> Raster:
     """The same raster, computed: float32 (or float64 where its type is), NaN where there is no value."""
-    dtype = np.float64 if raster.dtype.itemsize > 4 or raster.dtype.name in ("int32", "uint32") else np.float32
-    values = np.empty(raster.shape, dtype)
+    values = np.empty(raster.shape, work_dtype(raster.dtype))
     done = 0
     for window, block in raster.stream():
         values[window] = block.values
