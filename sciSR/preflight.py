@@ -7,7 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from sciSR.backends import pick_devices
 from sciSR.batch import Job, expand_inputs, input_files, pair_outputs, split_suffix
 from sciSR.classical import classical_class
-from sciSR.config import TrainSection, Workflow
+from sciSR.config import TrainSection, UpscaleSection, Workflow
 from sciSR.degradation import load_sensor
 from sciSR.errors import (
     InputError,
@@ -25,10 +25,12 @@ from sciSR.errors import (
     SciSRError,
     SciSRWarning,
 )
+from sciSR.evaluation import check_comparable
 from sciSR.grid import Grid
 from sciSR.io import adapter_for, check_target, open_raster
 from sciSR.memory import available_memory, needed_memory
 from sciSR.networks import list_weights, network_class, weights_path
+from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.record import is_remote
@@ -96,7 +98,7 @@ class Preflight:
 def check_workflow(
     workflow: Workflow, *, overwrite: bool = False, resume: bool = False, finished: Sequence[Path] = ()
 ) -> Preflight:
-    """Find what would make the workflow fail; reads headers, and no values.
+    """Find what would make the workflow fail, from headers and a glance at the values.
 
     Args:
         workflow: what is to be run.
@@ -204,6 +206,7 @@ def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) 
             found.ready.append(job)
             return
         check_target(result, job.output, overwrite=overwrite, **workflow.output.options)
+        _check_reference(workflow, raster, result)
         disk = _disk_bytes(raster, result, job)
         memory = needed_memory(raster, result, found.model, engine_facts(result), workflow.evaluate)
         outlook = Outlook(job, raster.shape, result.shape, result.grid, disk, memory)
@@ -233,7 +236,7 @@ def _check_place(workflow: Workflow, job: Job, overwrite: bool) -> None:
 
 
 def _outcome(workflow: Workflow, raster: Raster, model: Model | None) -> Raster | None:
-    """The lazy result without a look at the values; None where the network is yet to be made."""
+    """The lazy result, set up without all of the values; None where the network is yet to be made."""
     if workflow.degrade is not None:
         return coarsened(raster, workflow.degrade)
     if workflow.upscale is None or model is None:
@@ -241,9 +244,32 @@ def _outcome(workflow: Workflow, raster: Raster, model: Model | None) -> Raster 
     section = workflow.upscale
     light: dict[str, Any] = {}
     if section.precision != "int8" and section.backend != "openvino":  # these look at the values to be set up
-        light = {"normalization": Normalization()} | ({"precision": "float32"} if section.precision == "auto" else {})
+        recipe = _known_recipe(section, model)
+        light = {"normalization": recipe} | ({"precision": "float32"} if section.precision == "auto" else {})
     result = refined(raster, model, section, **light)
     return finished(consistent(raster, result, model, workflow), workflow)
+
+
+def _known_recipe(section: UpscaleSection, model: Model) -> Normalization:
+    """The intensity map as far as a glance tells: a fixed one, which knows its unit and refuses scenes in another."""
+    if section.normalization is not None:
+        recipe = Normalization(**section.normalization.model_dump())
+    else:
+        card = model.card if isinstance(model, SRNetwork) else None
+        recipe = (None if card is None else card.normalization) or Normalization()
+    return replace(recipe, nonnegative=False) if recipe.kind == "fixed" else Normalization()
+
+
+def _check_reference(workflow: Workflow, raster: Raster, result: Raster) -> None:
+    """Whether the evaluate step can compare the result with the files that it names."""
+    section = workflow.evaluate
+    if section is None:
+        return
+    mask = None if section.mask is None else open_raster(section.mask)
+    if section.reference is not None:
+        check_comparable(result, open_raster(section.reference), mask)
+    else:  # the input itself is the truth
+        check_comparable(raster, raster, mask)
 
 
 def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:

@@ -14,6 +14,7 @@ from sciSR.config import make_workflow
 from sciSR.errors import (
     CheckpointError,
     FormatError,
+    GeometryError,
     InputError,
     MissingFileError,
     OutputExistsError,
@@ -21,7 +22,7 @@ from sciSR.errors import (
     SciSRError,
 )
 from sciSR.preflight import Preflight, check_workflow
-from tests.made_files import write_scene, write_volume, write_weights
+from tests.made_files import smooth, write_scene, write_volume, write_weights
 
 
 def checked(folder: Path, **sections: Any) -> Preflight:
@@ -129,6 +130,53 @@ def test_an_output_that_its_format_cannot_hold_is_refused(tmp_path: Path) -> Non
         assert isinstance(refusal(found), InputError)
     found = checked(tmp_path, input=str(volume), output={"path": str(tmp_path / "out"), "cog": True})
     assert "cog" in str(refusal(found))
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1e-4, "--normalization fraction"), (1e5, "pass one of your own")])
+def test_a_scene_in_a_unit_that_the_network_does_not_know_is_refused(tmp_path: Path, factor: float, told: str) -> None:
+    values = smooth((4, 80, 70)) * factor
+    source = write_scene(tmp_path / "a.tif", values, dtype="float32")
+    error = refusal(checked(tmp_path, input=str(source), upscale={"network": "s2-x2"}))
+    assert isinstance(error, InputError)
+    assert told in str(error)
+    assert "a.tif" in str(error)
+    digital = write_scene(tmp_path / "b.tif", smooth((4, 80, 70)))
+    found = checked(tmp_path, input=str(digital), upscale={"network": "s2-x2"})
+    assert (found.errors, found.refused, found.notes) == ([], [], [])
+    own = {"kind": "fixed", "scale": [1000 * factor]}
+    found = checked(tmp_path, input=str(source), upscale={"network": "s2-x2", "normalization": own})
+    assert (found.errors, found.refused) == ([], [])
+
+
+def test_classes_have_no_unit_that_a_network_could_miss(tmp_path: Path) -> None:
+    classes = np.random.default_rng(0).integers(0, 3, (4, 40, 40))
+    source = write_scene(tmp_path / "a.tif", classes / 100, dtype="float32")
+    found = checked(tmp_path, input={"path": str(source), "labels": True}, upscale={"network": "s2-x2"})
+    assert (found.errors, found.refused) == ([], [])
+
+
+def test_a_reference_that_the_result_cannot_be_compared_with_is_refused(tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "a.nii.gz")
+    fine = np.diag([0.4, 0.45, 0.55, 1.0])
+    fine[:3, 3] = [-0.2, -0.225, -0.275]
+    good = write_volume(tmp_path / "fine.nii.gz", smooth((40, 36, 32)), fine)
+    moved = fine.copy()
+    moved[0, 3] += 9
+    elsewhere = write_volume(tmp_path / "far.nii.gz", smooth((40, 36, 32)), moved)
+    settings = {"protocol": "reference", "sensor": "mri"}
+    found = checked(tmp_path, input=str(source), evaluate={**settings, "reference": str(good)})
+    assert (found.errors, found.refused) == ([], [])
+    error = refusal(checked(tmp_path, input=str(source), evaluate={**settings, "reference": str(elsewhere)}))
+    assert isinstance(error, GeometryError)
+    error = refusal(checked(tmp_path, input=str(source), evaluate={**settings, "reference": str(source)}))
+    assert "resample one to the other" in str(error)
+    (tmp_path / "a.json").write_text('{"Units": "HU"}')
+    (tmp_path / "fine.json").write_text('{"Units": "mm"}')
+    error = refusal(checked(tmp_path, input=str(source), evaluate={**settings, "reference": str(good)}))
+    assert "values in HU" in str(error)
+    assert "in mm" in str(error)
+    error = refusal(checked(tmp_path, input=str(source), evaluate={"sensor": "mri", "mask": str(good)}))
+    assert "the mask" in str(error)
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for error in found.errors:
         console.problem(str(error))
     for job, refusal in found.refused:
-        text = str(refusal)
+        text = str(refusal).removeprefix(f"{os.path.basename(job.input)}: ")
         console.problem(text if job.input in text or str(job.output) in text else f"{job.input}: {text}")
     if found.errors or found.refused:
         return 2

@@ -6,8 +6,8 @@ rasters, compare physical values slab by slab in bounded memory, and say in the 
 
 from __future__ import annotations
 
-from sciSR.evaluation.comparison import evaluate
+from sciSR.evaluation.comparison import check_comparable, evaluate
 from sciSR.evaluation.protocol import WaldResult, wald
 from sciSR.evaluation.table import COLUMNS, Interval, Score, ScoreTable
 
-__all__ = ["COLUMNS", "Interval", "Score", "ScoreTable", "WaldResult", "evaluate", "wald"]
+__all__ = ["COLUMNS", "Interval", "Score", "ScoreTable", "WaldResult", "check_comparable", "evaluate", "wald"]

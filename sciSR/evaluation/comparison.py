@@ -19,7 +19,7 @@ from sciSR.inference import upscale
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster, Window
 
-__all__ = ["compare", "evaluate"]
+__all__ = ["check_comparable", "compare", "evaluate"]
 
 Progress = Callable[[int, int], None]
 Mask = Raster | NDArray[Any]
@@ -71,7 +71,7 @@ def evaluate(
     if low is None and baselines:
         raise InputError("evaluate: baselines are made from the low-resolution raster; give low=")
     for raster in methods.values():
-        _check(raster, reference)
+        check_comparable(raster, reference, mask)
     if low is not None:
         factors = dict(zip(low.grid.axes, _factors(low, reference), strict=True))
         for name in baselines:
@@ -235,8 +235,16 @@ def _robust_range(reference: Raster) -> tuple[float, str]:
     return ends.scale[0], "percentiles 0.1 to 99.9 of the reference"
 
 
-def _check(raster: Raster, reference: Raster) -> None:
+def check_comparable(raster: Raster, reference: Raster, mask: Mask | None = None) -> None:
+    """Raise what makes a result not comparable with a reference; touches no value.
+
+    Raises:
+        GeometryError: result, reference and mask do not lie on one grid.
+        InputError: axes or channels differ, or units.
+    """
     _check_space(raster, reference, "result")
+    if isinstance(mask, Raster):
+        _check_space(mask, reference, "mask")
     if raster.shape != reference.shape or raster.axes != reference.axes:
         raise InputError(
             f"{raster.name}: axes {raster.axes} of shape {raster.shape} came, the reference {reference.name} has "
