@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciSR.derived import DerivedSource, rows_in_order
 from sciSR.encoding import work_dtype
 from sciSR.errors import InputError
 from sciSR.kernels import FWHM_PER_SIGMA, gaussian_kernel
 from sciSR.raster import Block, BlockSource, Raster, Window, windows
-from sciSR.regrid import RollingRows
 from sciSR.resampling import mirror_pad, sample_axis
 
 __all__ = ["finish"]
@@ -66,20 +66,17 @@ def finish(raster: Raster, *, denoise: float | None = None, sharpen: float | Non
     )
 
 
-class _Finished:
+class _Finished(DerivedSource):
     """Blocks of a filtered raster."""
 
     def __init__(self, raster: Raster, denoise: float | None, sharpen: float | None, width: float) -> None:
+        super().__init__(raster.source)
         self._raster = raster
         self._denoise, self._sharpen = denoise, sharpen
         self._width = width
         self._lead = len(raster.leading)
         self._kernel = gaussian_kernel(width)
         self._halo = (_REACH if denoise else 0) + (math.ceil(self._kernel.radius) if sharpen else 0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._raster.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -93,32 +90,17 @@ class _Finished:
         return lead + tuple(min(most, n) for n in spatial)
 
     def record(self) -> dict[str, Any]:
-        record = getattr(self._raster.source, "record", None)
+        record = getattr(self._inner, "record", None)
         return {} if record is None else dict(record())
-
-    @property
-    def by_slabs(self) -> bool:
-        return bool(getattr(self._raster.source, "by_slabs", False))
-
-    @property
-    def inner(self) -> BlockSource:
-        return self._raster.source
 
     def over(self, source: BlockSource) -> BlockSource:
         return _Finished(self._raster.replace(source=source), self._denoise, self._sharpen, self._width)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once; of a network's result in slabs over the whole width, so that it is computed once."""
-        if not self.by_slabs:
-            for window in windows(self.shape, self.chunks):
-                yield window, self.read(window)
-            return
-        rows = RollingRows(self._raster.source, self._lead)
-        try:
-            for window in windows(self.shape, self._slabs):
-                yield window, self._filtered(window, rows.take(self._needed(window)))
-        finally:
-            rows.close()
+        with rows_in_order(self._inner, self._lead) as read:
+            for window in windows(self.shape, self._slabs if self.by_slabs else self.chunks):
+                yield window, self._filtered(window, read)
 
     @property
     def _slabs(self) -> tuple[int, ...]:
@@ -126,7 +108,7 @@ class _Finished:
         return (*self.chunks[: self._lead], max(1, _SLAB // math.prod(across)), *across)
 
     def read(self, window: Window) -> Block:
-        return self._filtered(window, self._raster.source.read(self._needed(window)))
+        return self._filtered(window, self._inner.read)
 
     def _needed(self, window: Window) -> Window:
         """The input's window under the filters of ``window``."""
@@ -134,8 +116,9 @@ class _Finished:
         inside = (slice(max(0, p.start - self._halo), min(n, p.stop + self._halo)) for p, n in spatial)
         return (*window[: self._lead], *inside)
 
-    def _filtered(self, window: Window, block: Block) -> Block:
-        inside = self._needed(window)[self._lead :]
+    def _filtered(self, window: Window, read: Callable[[Window], Block]) -> Block:
+        needed = self._needed(window)
+        block, inside = read(needed), needed[self._lead :]
         missing = [
             (max(0, self._halo - p.start), max(0, p.stop + self._halo - n))
             for p, n in zip(window[self._lead :], self._raster.grid.shape, strict=True)

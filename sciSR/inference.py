@@ -18,6 +18,7 @@ from sciSR.backends import Precision, Runner, RunnerPool, has_fast_bfloat16, pic
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.degradation import Sensor
 from sciSR.depth_first import NotStreamableError, derive
+from sciSR.derived import RecordedSource
 from sciSR.errors import InputError, PrecisionWarning
 from sciSR.grid import Grid
 from sciSR.labels import check_labels, upscale_labels
@@ -28,7 +29,6 @@ from sciSR.openvino_backend import prepare_openvino
 from sciSR.plans import Target, factors, find_target, plan_tiles, wanted_grid
 from sciSR.precision import calibration_patches, check_precision
 from sciSR.raster import Channel, Raster
-from sciSR.recorded import RecordedSource
 from sciSR.regrid import regrid
 from sciSR.strips import StripSource
 from sciSR.tiles import TileJob, UpscaledSource, fitting_plan, worker_count

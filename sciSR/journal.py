@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 
 from sciSR import __version__
+from sciSR.derived import DerivedSource
 from sciSR.errors import InputError
 from sciSR.raster import Block, BlockSource, Metadata, Raster, Window, windows
 
@@ -204,37 +205,19 @@ def _rebuilt(source: BlockSource, journal: Journal) -> BlockSource:
     return source.over(_rebuilt(source.inner, journal))
 
 
-class _JournalledSource:
+class _JournalledSource(DerivedSource):
     """A source that streams its parts through a journal."""
 
     by_slabs = True
 
     def __init__(self, source: PartedSource, journal: Journal) -> None:
+        super().__init__(source)
         self._source = source
         self._journal = journal
-
-    @property
-    def inner(self) -> BlockSource:
-        return self._source
 
     def over(self, source: BlockSource) -> BlockSource:
         assert isinstance(source, PartedSource)
         return _JournalledSource(source, self._journal)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._source.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        return self._source.chunks
-
-    def read(self, window: Window) -> Block:
-        return self._source.read(window)
 
     def record(self) -> dict[str, Any]:
         return self._source.record()

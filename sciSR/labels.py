@@ -7,14 +7,14 @@ by class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sciSR.derived import DerivedSource
 from sciSR.errors import InputError
-from sciSR.raster import Block, Raster, Window, windows
+from sciSR.raster import Block, Raster, Window
 
 __all__ = ["MOST_LABELS", "check_labels", "is_label_map", "upscale_labels"]
 
@@ -103,44 +103,27 @@ def upscale_labels(raster: Raster, shape: tuple[int, ...], method: Literal["near
     return near if method == "nearest" else near.replace(source=_OneHotSource(raster, near))
 
 
-class _OneHotSource:
+class _OneHotSource(DerivedSource):
     """Blocks of a label map by linear interpolation of each label's share."""
 
     def __init__(self, raster: Raster, near: Raster) -> None:
+        super().__init__(near.source)
         self._raster = raster
-        self._near = near
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._near.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._near.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        return self._near.source.chunks
+        self._shape = near.grid.shape
 
     def record(self) -> dict[str, Any]:
         """What was done, for the run record."""
-        return {"executor": "labels", "kernel": "one-hot linear", "shape": list(self._near.grid.shape)}
+        return {"executor": "labels", "kernel": "one-hot linear", "shape": list(self._shape)}
 
-    def stream(self) -> Iterator[tuple[Window, Block]]:
-        """Every value once, in the nearest neighbour's blocks."""
-        for window in windows(self.shape, self.chunks):
-            yield window, self.read(window)
-
-    def read(self, window: Window) -> Block:
+    def _changed(self, window: Window, near: Block) -> Block:
         """The winning labels under ``window``."""
         from sciSR.regrid import regrid
 
-        near = self._near.read(window)
         best = np.zeros(near.values.shape, np.float32)
         labels = near.values.copy()
         for label in np.unique(self._under(window)):
             share = self._raster.replace(source=_ShareSource(self._raster, label), auxiliary={})
-            value = regrid(share, self._near.grid.shape, kernel="linear").read(window).values
+            value = regrid(share, self._shape, kernel="linear").read(window).values
             wins = value > best + np.float32(1e-6)
             best[wins] = value[wins]
             labels[wins] = label
@@ -150,7 +133,7 @@ class _OneHotSource:
         """The input's labels that can reach the window."""
         lead = len(self._raster.leading)
         parts = list(window[:lead])
-        for part, n, m in zip(window[lead:], self._raster.grid.shape, self._near.grid.shape, strict=True):
+        for part, n, m in zip(window[lead:], self._raster.grid.shape, self._shape, strict=True):
             step = max(1.0, n / m)
             low, high = int(np.floor(part.start * n / m - step)), int(np.ceil(part.stop * n / m + step))
             parts.append(slice(max(0, low), min(n, high)))
@@ -158,33 +141,20 @@ class _OneHotSource:
         return block.values if block.valid is None else block.values[block.valid]
 
 
-class _ShareSource:
+class _ShareSource(DerivedSource):
     """1 where a raster has one label, else 0."""
 
     def __init__(self, raster: Raster, label: Any) -> None:
-        self._raster = raster
+        super().__init__(raster.source)
         self._label = label
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._raster.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.float32)
 
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        return self._raster.source.chunks
-
-    def read(self, window: Window) -> Block:
-        values, valid = self._raster.read(window)
-        share = (values == self._label).astype(np.float32)
-        return Block(share if valid is None else np.where(valid, share, np.float32(0)))
-
-    def stream(self) -> Iterator[tuple[Window, Block]]:
-        for window in windows(self.shape, self.chunks):
-            yield window, self.read(window)
+    def _changed(self, window: Window, block: Block) -> Block:
+        share = (block.values == self._label).astype(np.float32)
+        return Block(share if block.valid is None else np.where(block.valid, share, np.float32(0)))
 
 
 def _said(raster: Raster) -> bool | None:

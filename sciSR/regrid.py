@@ -7,19 +7,20 @@ network is taken as it streams, each value once, and only the rows under the ker
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciSR.derived import DerivedSource, rows_in_order
 from sciSR.encoding import work_dtype
 from sciSR.filling import fill_invalid
 from sciSR.raster import Block, BlockSource, Raster, Window, windows
 from sciSR.resampling import KERNELS, apply_taps, taps
 
-__all__ = ["RegriddedSource", "RollingRows", "regrid"]
+__all__ = ["RegriddedSource", "regrid"]
 
 _FILL_REACH = 8
 _BLOCK_VALUES = 2**23
@@ -43,10 +44,11 @@ def regrid(raster: Raster, shape: tuple[int, ...], *, kernel: str = "cubic", ant
     return raster.replace(source=source, grid=raster.grid.resize(shape), auxiliary=auxiliary)
 
 
-class RegriddedSource:
+class RegriddedSource(DerivedSource):
     """Blocks of a resampled raster."""
 
     def __init__(self, raster: Raster, shape: tuple[int, ...], kernel: str, antialias: bool) -> None:
+        super().__init__(raster.source)
         self._raster = raster
         self._lead = len(raster.leading)
         self._shape = raster.leading + tuple(shape)
@@ -54,7 +56,6 @@ class RegriddedSource:
         self._axes = [_AxisTaps(n, m, kernel, antialias) for n, m in zip(raster.grid.shape, shape, strict=True)]
         self._near = [_AxisTaps(n, m, "nearest", False) for n, m in zip(raster.grid.shape, shape, strict=True)]
         self._antialias = antialias
-        self._source: BlockSource = raster.source
         self._reach = max(_FILL_REACH, *(axis.reach + 1 for axis in self._axes))
         self._work = work_dtype(raster.dtype)
 
@@ -82,16 +83,6 @@ class RegriddedSource:
         """What was done, for the run record."""
         return {"executor": "regrid", "kernel": self._kernel, "shape": list(self._shape)}
 
-    @property
-    def by_slabs(self) -> bool:
-        """Whether the source streams slab after slab; so does this then."""
-        return bool(getattr(self._source, "by_slabs", False))
-
-    @property
-    def inner(self) -> BlockSource:
-        """What is resampled."""
-        return self._source
-
     def over(self, source: BlockSource) -> RegriddedSource:
         """The same resampling of another source of the same shape."""
         shape = self._shape[self._lead :]
@@ -99,22 +90,13 @@ class RegriddedSource:
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, in slabs."""
-        if not self.by_slabs:
+        with rows_in_order(self._inner, self._lead) as read:
             for window in windows(self._shape, self.chunks):
-                yield window, self.read(window)
-            return
-        rows = RollingRows(self._source, self._lead)
-        try:
-            for window in windows(self._shape, self.chunks):
-                needed = self._needed(window)
-                yield window, self._resampled(window, needed, rows.take(needed))
-        finally:
-            rows.close()
+                yield window, self._resampled(window, read)
 
     def read(self, window: Window) -> Block:
         """The values under ``window``."""
-        needed = self._needed(window)
-        return self._resampled(window, needed, self._source.read(needed))
+        return self._resampled(window, self._inner.read)
 
     def _needed(self, window: Window) -> Window:
         """The input's window under the kernels of ``window``."""
@@ -122,7 +104,9 @@ class RegriddedSource:
         spans = [axis.span(part, self._reach) for axis, part in zip(self._axes, spatial, strict=True)]
         return lead + tuple(slice(a, b) for a, b in spans)
 
-    def _resampled(self, window: Window, needed: Window, block: Block) -> Block:
+    def _resampled(self, window: Window, read: Callable[[Window], Block]) -> Block:
+        needed = self._needed(window)
+        block = read(needed)
         spatial = window[self._lead :]
         starts = [part.start for part in needed[self._lead :]]
         valid = None if block.valid is None else self._pick(block.valid, spatial, starts)
@@ -151,75 +135,6 @@ class RegriddedSource:
         good = np.broadcast_to(valid, values.shape).reshape(flat.shape)
         parts = [fill_invalid(v, g, self._reach).astype(values.dtype) for v, g in zip(flat, good, strict=True)]
         return np.where(good, flat, np.stack(parts)).reshape(values.shape)
-
-
-class RollingRows:
-    """The rows that are still needed of a source that streams slab after slab along its first spatial axis."""
-
-    def __init__(self, source: BlockSource, lead: int) -> None:
-        self._stream = source.stream()
-        self._axis = lead
-        self._shape = source.shape
-        self._step: Window = ()
-        self._first = 0
-        self._rows: list[_Row] = []
-
-    def take(self, window: Window) -> Block:
-        """The values under ``window``; rows before it are forgotten."""
-        lead, part = window[: self._axis], window[self._axis]
-        if lead != self._step:
-            self._step, self._first, self._rows = lead, 0, []
-        drop = min(part.start - self._first, len(self._rows))
-        self._first, self._rows = self._first + drop, self._rows[drop:]
-        while not self._whole(part.stop):
-            self._put(*next(self._stream))
-        rows = self._rows[: part.stop - self._first]
-        across = (*[slice(None)] * self._axis, *window[self._axis + 1 :])
-        values = np.stack([row.values[across] for row in rows], self._axis)
-        if all(row.valid is None for row in rows):
-            return Block(values, None)
-        marks = [np.ones(row.values.shape, bool) if row.valid is None else row.valid for row in rows]
-        return Block(values, np.stack([mark[across] for mark in marks], self._axis))
-
-    def close(self) -> None:
-        """End the stream."""
-        close = getattr(self._stream, "close", None)
-        if close is not None:
-            close()
-
-    def _whole(self, stop: int) -> bool:
-        return len(self._rows) >= stop - self._first and all(r.missing == 0 for r in self._rows[: stop - self._first])
-
-    def _put(self, window: Window, block: Block) -> None:
-        if window[: self._axis] != self._step:
-            return
-        part = window[self._axis]
-        across = window[: self._axis] + window[self._axis + 1 :]
-        at = tuple(slice(None) if i < self._axis else p for i, p in enumerate(across))
-        size = [n.stop - n.start for n in window[: self._axis]] + list(self._shape[self._axis + 1 :])
-        for number in range(max(part.start, self._first), part.stop):
-            while len(self._rows) <= number - self._first:
-                self._rows.append(_Row(size, block.values.dtype))
-            pick = (*[slice(None)] * self._axis, number - part.start)
-            valid = None if block.valid is None else np.broadcast_to(block.valid, block.values.shape)[pick]
-            self._rows[number - self._first].put(at, block.values[pick], valid)
-
-
-class _Row:
-    """One row, as far as it has come."""
-
-    def __init__(self, size: list[int], dtype: np.dtype[Any]) -> None:
-        self.values = np.empty(size, dtype)
-        self.valid: NDArray[Any] | None = None
-        self.missing = self.values.size
-
-    def put(self, at: Window, values: NDArray[Any], valid: NDArray[Any] | None) -> None:
-        self.values[at] = values
-        self.missing -= values.size
-        if valid is not None:
-            if self.valid is None:
-                self.valid = np.ones(self.values.shape, bool)
-            self.valid[at] = valid
 
 
 class _AxisTaps:

@@ -13,6 +13,7 @@ from sciSR.config import ConsistencySection, DegradeSection, EvaluateSection, In
 from sciSR.consistency import enforce, residual
 from sciSR.console import Progress
 from sciSR.degradation import Sensor, degrade, load_sensor
+from sciSR.derived import RecordedSource
 from sciSR.errors import InputError
 from sciSR.evaluation import ScoreTable, WaldResult, evaluate, wald
 from sciSR.finishing import finish
@@ -22,7 +23,6 @@ from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
-from sciSR.recorded import RecordedSource
 
 __all__ = [
     "Model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciSR.degradation import Sensor, degrade, load_sensor
+from sciSR.derived import DerivedSource
 from sciSR.encoding import Encoding
 from sciSR.errors import GeometryError, InputError
 from sciSR.normalization import Normalization
-from sciSR.raster import Block, Raster, Window, windows
+from sciSR.raster import Block, Raster, Window
 
 __all__ = ["Consistency", "factors_between", "residual"]
 
@@ -119,27 +120,20 @@ def factors_between(result: Raster, low: Raster) -> dict[str, float]:
     return {axis: fine / coarse for axis, fine, coarse in shapes}
 
 
-class _Difference:
+class _Difference(DerivedSource):
     """D(result) minus the input."""
 
     def __init__(self, seen: Raster, low: Raster) -> None:
-        self._seen = seen
+        super().__init__(seen.source)
         self._low = low
-        self.shape = low.shape
-        self.dtype = seen.dtype
-        self.chunks = seen.source.chunks
 
-    def read(self, window: Window) -> Block:
-        seen, low = self._seen.read(window), self._low.read(window)
+    def _changed(self, window: Window, seen: Block) -> Block:
+        low = self._low.read(window)
         values = seen.values - low.values.astype(self.dtype)
         valid = _both(seen.valid, low.valid)
         if not np.isfinite(values).all():
             valid = _both(np.isfinite(values), valid)
         return Block(values if valid is None else np.where(valid, values, 0), valid)
-
-    def stream(self) -> Iterator[tuple[Window, Block]]:
-        for window in windows(self.shape, self.chunks):
-            yield window, self.read(window)
 
 
 def _both(a: NDArray[Any] | None, b: NDArray[Any] | None) -> NDArray[Any] | None:

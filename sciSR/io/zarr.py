@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sciSR.derived import DerivedSource
 from sciSR.encoding import Encoding, stored_mark
 from sciSR.errors import FormatError, InputError, MetadataWarning, RunError
 from sciSR.io.assemble import ChunkAssembler
 from sciSR.journal import parted_source
-from sciSR.raster import Block, BlockSource, Metadata, Raster, Window, windows
+from sciSR.raster import Block, BlockSource, Metadata, Raster, Window
 from sciSR.view import from_xarray, to_xarray
 
 __all__ = ["ZarrAdapter"]
@@ -308,30 +309,13 @@ def _scene_facts(raster: Raster, name: str) -> tuple[Any, str | None]:
     return plan.facts.to_json(), plan.wkt
 
 
-class _Masked:
+class _Masked(DerivedSource):
     """A source whose values count only where a mask of the same shape is not 0."""
 
     def __init__(self, source: BlockSource, mask: Any) -> None:
-        self._source = source
+        super().__init__(source)
         self._mask = mask
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._source.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        return self._source.chunks
-
-    def read(self, window: Window) -> Block:
-        values, valid = self._source.read(window)
+    def _changed(self, window: Window, block: Block) -> Block:
         mask = np.asarray(self._mask[window]) != 0
-        return Block(values, mask if valid is None else valid & mask)
-
-    def stream(self) -> Any:
-        for window in windows(self.shape, self.chunks):
-            yield window, self.read(window)
+        return Block(block.values, mask if block.valid is None else block.valid & mask)
