@@ -13,7 +13,7 @@ import xarray
 from sciSR.encoding import Encoding
 from sciSR.errors import FormatError, InputError, MetadataWarning, RunError
 from sciSR.io import adapter_for, open_raster, save_raster
-from sciSR.raster import ArraySource, Raster, TimeAxis
+from sciSR.raster import ArraySource, Block, BlockSource, Raster, TimeAxis, Window
 from tests.format_table import Row, check_table
 from tests.scene_files import NORTH_UP, SHEARED, UTM, refined, repeat, scene, values_of, write, write_tagged
 
@@ -95,6 +95,74 @@ def test_a_mask_of_whole_numbers_without_nodata_is_stored(tmp_path: Path) -> Non
     part = again.read(window).valid
     assert part is not None
     np.testing.assert_array_equal(part, valid[window])
+
+
+@pytest.mark.parametrize("source", ["file", "memory", "lost nodata"])
+def test_holes_in_whole_numbers_are_kept_in_a_mask(tmp_path: Path, source: str) -> None:
+    values = np.add.outer(np.arange(90.0), np.arange(80.0)).astype(np.float32)[None]
+    holes = np.zeros(values.shape, bool)
+    holes[0, 70:75, 3:9] = True
+    marked = np.where(holes, -9999 if source == "lost nodata" else np.nan, values).astype(np.float32)
+    nodata = -9999 if source == "lost nodata" else None
+    if source == "memory":
+        raster = Raster.from_array(marked, affine=np.array(NORTH_UP).reshape(3, 3), axes="cyx", crs=UTM)
+    else:
+        with write(tmp_path / "a.tif", marked, transform=NORTH_UP, crs=UTM, nodata=nodata):
+            pass
+        raster = open_raster(tmp_path / "a.tif")
+    raster = raster.replace(source=_InRows(raster.source, 16))
+    if source == "lost nodata":
+        with pytest.warns(MetadataWarning, match="nodata -9999.0 cannot occur in uint8"):
+            store = save_raster(raster, tmp_path / "b.zarr", dtype="uint8")
+    else:
+        store = save_raster(raster, tmp_path / "b.zarr", dtype="uint8")
+    block = open_raster(store).read()
+    assert block.values.dtype == np.uint8
+    assert block.valid is not None
+    np.testing.assert_array_equal(block.valid, ~holes)
+    np.testing.assert_array_equal(block.values[~holes], values[~holes])
+    np.testing.assert_array_equal(xarray.open_zarr(store)["mask"].values != 0, ~holes)
+
+
+class _InRows(ArraySource):
+    """A raster's blocks in runs of rows, of which most have no hole, each told as valid everywhere."""
+
+    def __init__(self, source: BlockSource, rows: int) -> None:
+        super().__init__(np.empty(source.shape, source.dtype), chunks=(1, rows, source.shape[2]))
+        self._source = source
+
+    def read(self, window: Window) -> Block:
+        values, valid = self._source.read(window)
+        return Block(values, None if valid is None or valid.all() else valid)
+
+
+def test_a_mask_holds_beyond_the_chunks_that_have_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciSR.io.zarr._SCENE_CHUNK", 16)
+    valid = np.ones((50, 40), bool)
+    valid[2, 3] = False
+    with write(tmp_path / "a.tif", np.full((1, 50, 40), 7, np.uint8), transform=NORTH_UP, crs=UTM) as dataset:
+        dataset.write_mask(valid)
+    raster = open_raster(tmp_path / "a.tif")
+    store = save_raster(raster.replace(source=_InRows(raster.source, 16)), tmp_path / "b.zarr")
+    found = open_raster(store).read().valid
+    assert found is not None
+    np.testing.assert_array_equal(found[0], valid)
+
+
+def test_alpha_alone_says_what_is_missing(tmp_path: Path) -> None:
+    values = np.full((4, 30, 20), 9, np.uint8)
+    values[3] = 255
+    values[3, :10] = 0
+    with write(tmp_path / "a.tif", values, transform=NORTH_UP, crs=UTM, photometric="RGB", alpha="yes"):
+        pass
+    store = save_raster(refined(open_raster(tmp_path / "a.tif"), 2), tmp_path / "b.zarr")
+    again = open_raster(store)
+    found = again.read().valid
+    assert found is not None
+    np.testing.assert_array_equal(found, np.broadcast_to(repeat(values[3:], (2, 2)) > 0, found.shape))
+    assert "mask" not in xarray.open_zarr(store)
+    with rasterio.open(save_raster(again, tmp_path / "c.tif")) as dataset:
+        np.testing.assert_array_equal(dataset.read(4), repeat(values[3:], (2, 2))[0])
 
 
 def test_a_missing_value_that_cannot_be_said_stops_the_writing(tmp_path: Path) -> None:

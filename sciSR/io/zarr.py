@@ -67,7 +67,11 @@ class ZarrAdapter:
         )
         if "alpha" in dataset:
             alpha = from_xarray(dataset["alpha"], name=f"{raster.name} alpha")
-            raster = raster.replace(auxiliary={"alpha": alpha}, encoding=replace(raster.encoding, mask=True))
+            raster = raster.replace(
+                source=_Masked(raster.source, dataset["alpha"].data),
+                auxiliary={"alpha": alpha},
+                encoding=replace(raster.encoding, mask=True),
+            )
         return raster
 
     def describe(self, path: str) -> dict[str, Any]:
@@ -96,13 +100,14 @@ class ZarrAdapter:
         if unknown:
             raise InputError(f"{path}: option {unknown[0]} means nothing for Zarr; it has dtype")
         _require()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MetadataWarning)
-            _encoding(raster, path.name, **options)
+        _stored_form(raster, path.name, **options)
 
     def create(self, raster: Raster, path: Path, **options: Any) -> ZarrWriter:
         """Start writing a store; blocks may come in any order."""
-        return ZarrWriter.start(raster, path, _encoding(raster, path.name, **options))
+        encoding, notes = _stored_form(raster, path.name, **options)
+        for note in notes:
+            warnings.warn(note, MetadataWarning, stacklevel=3)
+        return ZarrWriter.start(raster, path, encoding)
 
     def shared_rows(self, raster: Raster) -> int:
         """Rows of one row of chunks."""
@@ -112,9 +117,7 @@ class ZarrAdapter:
         """A writer for some rows of chunks of a store that is begun."""
         import zarr
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MetadataWarning)
-            encoding = _encoding(raster, path.name, **options)
+        encoding, _ = _stored_form(raster, path.name, **options)
         return ZarrWriter(raster, encoding, zarr.open_group(path, mode="r+", zarr_format=2), _chunks(raster))
 
 
@@ -167,12 +170,12 @@ class ZarrWriter:
 
     def _put(self, window: Window, chunk: Block) -> None:
         self._group[_DATA][window] = chunk.values
-        if chunk.valid is not None and "mask" in self._group:
-            self._group["mask"][window] = chunk.valid.astype(np.uint8)
-        elif chunk.valid is not None and not chunk.valid.all() and not _marks(self._encoding):
+        if self._encoding.mask:
+            self._group["mask"][window] = 1 if chunk.valid is None else chunk.valid.astype(np.uint8)
+        elif not (chunk.valid is None or chunk.valid.all() or _marks(self._encoding) or "alpha" in self._group):
             raise RunError(
                 f"{self._raster.name}: a value is missing, and type {self._encoding.dtype} has no nodata value to say "
-                "so; set encoding.nodata or encoding.mask, or save as a floating type"
+                "so; pass nodata= when opening it, or save as a floating type (dtype=)"
             )
         if "alpha" in self._group:
             from sciSR.io.geotiff_write import alpha_under
@@ -209,20 +212,32 @@ def _chosen(dataset: Any, variable: str | None, path: str) -> Any:
     return array
 
 
-def _encoding(raster: Raster, name: str, *, dtype: str | None = None) -> Encoding:
-    """One scale, offset and nodata for all channels, as CF has them; values as they are where channels differ."""
+def _stored_form(raster: Raster, name: str, *, dtype: str | None = None) -> tuple[Encoding, list[str]]:
+    """One scale, offset and nodata for all channels, as CF has them, and what is to be said of it.
+
+    Where channels differ in scale or offset, values are stored as they are. Where a value may be missing and no stored
+    value says so, there is a mask.
+    """
     encoding = replace(raster.encoding, dtype=dtype or raster.encoding.dtype)
     if any(len({repr(v) for v in values}) > 1 for values in (encoding.scale, encoding.offset)):
-        warnings.warn(
-            f"{name}: channels differ in scale or offset, which CF cannot say; physical values are stored instead",
-            MetadataWarning,
-            stacklevel=3,
-        )
-        return Encoding(encoding.value_dtype.name, nodata=(None,))
+        note = f"{name}: channels differ in scale or offset, which CF cannot say; physical values are stored instead"
+        return Encoding(encoding.value_dtype.name, nodata=(None,)), [note]
+    notes = []
     mark = next((v for v in encoding.nodata if v is not None), None)
-    if mark is not None and stored_mark(mark, np.dtype(encoding.dtype)) is None:
+    if mark is not None and not np.isnan(mark) and stored_mark(mark, np.dtype(encoding.dtype)) is None:
+        notes.append(f"{name}: nodata {mark} cannot occur in {encoding.dtype} and is not written")
         mark = None
-    return replace(encoding, scale=encoding.scale[:1], offset=encoding.offset[:1], nodata=(mark,))
+    mark = None if mark is not None and np.isnan(mark) else mark
+    encoding = replace(encoding, scale=encoding.scale[:1], offset=encoding.offset[:1], nodata=(mark,))
+    return replace(encoding, mask=not _marks(encoding) and _may_miss(raster)), notes
+
+
+def _may_miss(raster: Raster) -> bool:
+    """Whether a value may be missing for another reason than its alpha: a mask, a nodata value, or NaN as stored."""
+    items = {} if raster.metadata is None else raster.metadata.items
+    masked = items.get("mask", True) if "alpha" in raster.auxiliary else raster.encoding.mask
+    stored = raster.dtype if raster.metadata is None else np.dtype(raster.encoding.dtype)
+    return bool(masked) or any(v is not None for v in raster.encoding.nodata) or stored.kind == "f"
 
 
 def _marks(encoding: Encoding) -> bool:
@@ -281,7 +296,7 @@ def _template(raster: Raster, encoding: Encoding, name: str) -> Any:
     place = "spatial_ref" if len(raster.grid.shape) == 2 else "affine"
     attrs["grid_mapping"] = place
     arrays = {_DATA: (*empty(raster.axes, dtype), attrs)}
-    if encoding.mask and "alpha" not in raster.auxiliary and not _marks(encoding):
+    if encoding.mask:
         arrays["mask"] = (*empty(raster.axes, np.uint8, 1), {"long_name": "1 where there is a value"})
     if "alpha" in raster.auxiliary:
         arrays["alpha"] = (*empty(("y", "x"), raster.auxiliary["alpha"].dtype), {"grid_mapping": place})
@@ -310,12 +325,12 @@ def _scene_facts(raster: Raster, name: str) -> tuple[Any, str | None]:
 
 
 class _Masked(DerivedSource):
-    """A source whose values count only where a mask of the same shape is not 0."""
+    """A source whose values count only where a mask, of the same shape or of its last axes, is not 0."""
 
     def __init__(self, source: BlockSource, mask: Any) -> None:
         super().__init__(source)
         self._mask = mask
 
     def _changed(self, window: Window, block: Block) -> Block:
-        mask = np.asarray(self._mask[window]) != 0
+        mask = np.broadcast_to(np.asarray(self._mask[window[-self._mask.ndim :]]) != 0, block.values.shape)
         return Block(block.values, mask if block.valid is None else block.valid & mask)
