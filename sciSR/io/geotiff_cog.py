@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
-import rasterio
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 
 from sciSR.errors import RunError
+from sciSR.io.geotiff_datasets import update_dataset
 
 if TYPE_CHECKING:
     from sciSR.io.geotiff_plan import Plan
@@ -37,7 +37,7 @@ def to_cog(draft: Path, path: Path, plan: Plan) -> None:
     """
     full = _read_metadata(draft)
     if full is not None:
-        with rasterio.open(draft, "r+") as dataset:
+        with update_dataset(str(draft)) as dataset:
             dataset.update_tags(**{_RESERVED: "." * len(full)})
     compress = str(plan.options.get("compress", "none"))
     options: dict[str, Any] = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 from rasterio.windows import Window as RasterioWindow
 
 from sciSR.encoding import Encoding
 from sciSR.errors import FormatError
+from sciSR.io.geotiff_datasets import read_dataset
 from sciSR.raster import Block, Window, windows
 
 __all__ = [
@@ -80,8 +80,7 @@ def gdal_environment(path: str) -> Iterator[None]:
         wanted |= {"GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 0.5, "GDAL_HTTP_MULTIRANGE": "YES"}
     chosen = {key: value for key, value in wanted.items() if key not in os.environ}
     # credentials are GDAL's own business: rasterio would make a new boto3 session for each read
-    with rasterio.Env(session=DummySession(), **chosen), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with rasterio.Env(session=DummySession(), **chosen):
         yield
 
 
@@ -92,7 +91,7 @@ def open_dataset(path: str, shown: str | None = None) -> Any:
         FormatError: GDAL cannot open it; the message says why in one line.
     """
     try:
-        return rasterio.open(gdal_path(path))
+        return read_dataset(gdal_path(path))
     except GDAL_ERRORS as error:
         raise FormatError(f"{shown or path}: not a raster that GDAL can open: {reason(error, path)}") from error
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from sciSR.errors import MetadataWarning
 from sciSR.grid import Grid
+from sciSR.io.geotiff_datasets import has_transform
 
 __all__ = ["Facts", "PixelMap", "Tags", "collect", "is_stale", "pixel_map", "restate"]
 
@@ -123,7 +124,7 @@ def collect(dataset: Any, bands: tuple[int, ...], alpha: int | None, mask: bool)
         colors=tuple(int(dataset.colorinterp[i]) for i in index),
         colormaps=tuple(_colormap(dataset, band) for band in bands),
         crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
-        transform=_has_transform(dataset),
+        transform=has_transform(dataset),
         gcps=gcps,
         gcps_wkt=points_crs.to_wkt() if points_crs else None,
         color_profile={k: v for k, v in dataset.tags(ns="COLOR_PROFILE").items() if k in _PROFILE_KEYS},
@@ -131,18 +132,6 @@ def collect(dataset: Any, bands: tuple[int, ...], alpha: int | None, mask: bool)
         mask=mask,
         alpha=None if alpha is None else _alpha(dataset, alpha),
     )
-
-
-def _has_transform(dataset: Any) -> bool:
-    """Whether the file states an affine transform; rasterio gives the identity where it does not, with a warning."""
-    if not dataset.transform.is_identity:
-        return True
-    if dataset.gcps[0] or dataset.tags(ns="RPC"):
-        return False
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", NotGeoreferencedWarning)
-        dataset.read_transform()
-    return not any(issubclass(w.category, NotGeoreferencedWarning) for w in told)
 
 
 def _tags(dataset: Any, band: int | None) -> Tags:

@@ -21,6 +21,7 @@ from sciSR.errors import GeometryError
 from sciSR.grid import Grid
 from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff_cog import to_cog
+from sciSR.io.geotiff_datasets import create_dataset, read_dataset, update_dataset
 from sciSR.io.geotiff_plan import Plan
 from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_tags import pixel_map
@@ -51,7 +52,7 @@ class GeoTiffWriter:
         resources.enter_context(gdal_environment(str(path)))
         try:
             draft = path.with_name(f".draft-{path.name}") if plan.cog else path
-            dataset = rasterio.open(draft, "w", **_profile(plan))
+            dataset = create_dataset(str(draft), **_profile(plan))
             _describe(dataset, plan)
         except BaseException:
             resources.close()
@@ -190,11 +191,11 @@ def _gcp_shift() -> float:
     GDAL 3.10 adds half a pixel when writing and again when reading, where one of them should be taken off.
     """
     with MemoryFile() as memory:
-        with memory.open(driver="GTiff", width=2, height=2, count=1, dtype="uint8") as dataset:
+        with create_dataset(memory.name, driver="GTiff", width=2, height=2, count=1, dtype="uint8") as dataset:
             dataset.update_tags(AREA_OR_POINT="Point")
             corners = [(r, c) for r in (0, 2) for c in (0, 2)]
             dataset.gcps = ([GroundControlPoint(row=r, col=c, x=c, y=r) for r, c in corners], CRS.from_epsg(4326))
-        with memory.open() as dataset:
+        with read_dataset(memory.name) as dataset:
             return float(dataset.gcps[0][0].row)
 
 
@@ -213,5 +214,5 @@ def _build_overviews(path: Path, plan: Plan) -> None:
     options = {"GDAL_NUM_THREADS": "ALL_CPUS"}
     if "compress" in plan.options:
         options |= {"COMPRESS_OVERVIEW": plan.options["compress"], "PREDICTOR_OVERVIEW": plan.options["predictor"]}
-    with rasterio.Env(**options), rasterio.open(path, "r+") as dataset:
+    with rasterio.Env(**options), update_dataset(str(path)) as dataset:
         dataset.build_overviews(list(plan.overviews), Resampling[plan.resampling])
