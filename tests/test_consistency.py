@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from sciSR.consistency import enforce, residual
 from sciSR.degradation import degrade
 from sciSR.errors import GeometryError, InputError
-from sciSR.raster import ArraySource, Raster
+from sciSR.inference import upscale
+from sciSR.journal import Journal, journalled
+from sciSR.networks import build_network
+from sciSR.raster import ArraySource, Block, Raster, Window, windows
 from sciSR.regrid import regrid
+from sciSR.tiles import TileJob
 
 
 def random(*shape: int) -> NDArray[np.float32]:
@@ -125,6 +132,51 @@ def test_blocks_agree_to_the_bit_and_tiles_with_the_whole(scale: Any, monkeypatc
     monkeypatch.undo()
     once = enforce(cubic, low, "s2", exact=True, iterations=2).read()
     assert np.abs(exact.values - once.values)[whole.valid].max() < 1e-6 * span
+
+
+class Streamed(ArraySource):
+    """Rows that come in order, once; nothing may be read."""
+
+    by_slabs = True
+
+    def read(self, window: Window) -> Block:
+        raise AssertionError(f"read {window}")
+
+    def stream(self) -> Iterator[tuple[Window, Block]]:
+        for window in windows(self.shape, self.chunks):
+            yield window, super().read(window)
+
+
+@pytest.mark.parametrize("scale", [2, {"y": 2.3, "x": 3.4}])
+def test_a_result_that_streams_is_taken_once(scale: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = random(2, 90, 96)
+    array[1, 50:60, 20:33] = np.nan
+    low, cubic = pair(scene(array), scale, "s2")
+    monkeypatch.setitem(__import__("sciSR.consistency.enforce", fromlist=["_TILE"])._TILE, 2, 13)
+    slabs = Streamed(cubic.read().values, chunks=(2, 7, cubic.shape[2]))
+    enforced = enforce(cubic.replace(source=slabs), low, "s2")
+    expected = enforce(cubic, low, "s2")
+    for (place, block), (expected_place, known) in zip(enforced.stream(), expected.stream(), strict=True):
+        assert place == expected_place
+        np.testing.assert_array_equal(block.values, known.values)
+        marks = [np.ones(block.values.shape, bool) if v is None else v for v in (block.valid, known.valid)]
+        assert np.array_equal(marks[0], marks[1])
+
+
+def test_back_projection_of_a_network_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    low = scene(random(1, 40, 36))
+    torch.manual_seed(0)
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=4, blocks=1)
+    enforced = enforce(upscale(low, network, tile=16, precision="float32"), low, "box", iterations=2)
+    plain = list(enforced.stream())
+    journal = Journal(tmp_path / "j", "key")
+    journal.open()
+    list(journalled(enforced, journal).stream())
+    assert journal.has(2)
+    monkeypatch.setattr(TileJob, "run", lambda *_: pytest.fail("computed again"))
+    for (place, block), (expected_place, known) in zip(journalled(enforced, journal).stream(), plain, strict=True):
+        assert place == expected_place
+        np.testing.assert_array_equal(block.values, known.values)
 
 
 def test_series_keep_their_times_and_provenance_is_noted() -> None:

@@ -20,10 +20,11 @@ from torch import Tensor
 from sciSR.classical.back_projection import effective_radius
 from sciSR.consistency.measure import factors_between
 from sciSR.degradation import Sensor, load_sensor
+from sciSR.derived import DerivedSource, rows_in_order
 from sciSR.encoding import work_dtype
 from sciSR.errors import InputError
 from sciSR.kernels import KERNELS, Kernel, centres, mirrored, taps
-from sciSR.raster import Block, Raster, Window
+from sciSR.raster import Block, BlockSource, Raster, Window
 from sciSR.resampling import apply_taps, sample_axis, sampling_taps, upsample
 from sciSR.tiling import Tile, TilePlan
 
@@ -74,14 +75,17 @@ def enforce(
     return result.replace(source=source, provenance=MappingProxyType({**result.provenance, "data_consistency": record}))
 
 
-class _Enforced:
+class _Enforced(DerivedSource):
     """Back-projected blocks; the tiles lie on the coarse grid."""
+
+    by_slabs = True
 
     def __init__(
         self, result: Raster, low: Raster, sensor: Sensor, iterations: int, exact: bool, floor: float | None
     ) -> None:
+        super().__init__(result.source)
         self._result, self._low = result, low
-        self._iterations, self._floor = iterations, floor
+        self._sensor, self._iterations, self._exact, self._floor = sensor, iterations, exact, floor
         self._lead = len(result.leading)
         fine, coarse, axes = result.grid.shape, low.grid.shape, result.grid.axes
         sensor.factors([n / m for n, m in zip(fine, coarse, strict=True)], len(axes))
@@ -95,9 +99,9 @@ class _Enforced:
         self._cache: OrderedDict[Any, Block] = OrderedDict()
         self._lock = threading.Lock()
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._result.shape
+    def over(self, source: BlockSource) -> _Enforced:
+        result = self._result.replace(source=source)
+        return _Enforced(result, self._low, self._sensor, self._iterations, self._exact, self._floor)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -126,10 +130,12 @@ class _Enforced:
         return Block(values, None if valid.all() else valid)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
-        for outer, tile in self._meeting(tuple(slice(0, n) for n in self.shape)):
-            window = (*outer, *self._fine(tile.core))
-            if all(p.stop > p.start for p in window):
-                yield window, self._run(outer, tile)
+        """Every value once, tile by tile; of a network's result in rows of tiles, so that it is computed once."""
+        with rows_in_order(self._inner, self._lead) as read:
+            for outer, tile in self._meeting(tuple(slice(0, n) for n in self.shape)):
+                window = (*outer, *self._fine(tile.core))
+                if all(p.stop > p.start for p in window):
+                    yield window, self._run(outer, tile, read)
 
     def _meeting(self, window: Window) -> Iterator[tuple[Window, Tile]]:
         """Each time with all channels, and the tiles whose fine pixels may meet ``window``."""
@@ -154,16 +160,16 @@ class _Enforced:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        block = self._run(outer, tile)
+        block = self._run(outer, tile, self._inner.read)
         with self._lock:
             self._cache[key] = block
             while len(self._cache) > _KEPT_TILES:
                 self._cache.popitem(last=False)
         return block
 
-    def _run(self, outer: Window, tile: Tile) -> Block:
+    def _run(self, outer: Window, tile: Tile, read: Callable[[Window], Block]) -> Block:
         fine = self._fine(tile.read)
-        result, low = self._result.read((*outer, *fine)), self._low.read((*outer, *tile.read))
+        result, low = read((*outer, *fine)), self._low.read((*outer, *tile.read))
         down = [axis.down(c, f) for axis, c, f in zip(self._axes, tile.read, fine, strict=True)]
         up = [axis.up(c, f) for axis, c, f in zip(self._axes, tile.read, fine, strict=True)]
         x, known = self._tensors(result)
