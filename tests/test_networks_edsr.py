@@ -151,6 +151,22 @@ def test_the_measured_halo_suffices_and_is_no_larger_than_the_radius() -> None:
     assert worst <= 2e-6 * float(whole.max() - whole.min())
 
 
+@pytest.mark.parametrize("tap", [0, 2])
+def test_the_measured_halo_is_the_smallest(tap: int) -> None:
+    torch.manual_seed(4)
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=4, blocks=2, skip=None)
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    with torch.no_grad():
+        for number, layer in enumerate(layers):
+            # all look at their own pixel; the first two look one pixel away, to one side only
+            kept = torch.zeros_like(layer.weight)
+            at = tap if number < 2 else 1
+            kept[:, :, at, at] = torch.randn(layer.weight.shape[:2])
+            layer.weight.copy_(kept)
+            layer.bias.zero_() if layer.bias is not None else None
+    assert measure_halo(network, [torch.rand(1, 1, 40, 40)]) == (2, 2)
+
+
 def test_a_halo_needs_a_sample() -> None:
     network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=4, blocks=1)
     with pytest.raises(InputError, match="no sample"):
