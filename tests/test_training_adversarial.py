@@ -9,6 +9,8 @@ import torch
 from sciSR.errors import InputError
 from sciSR.networks import load_network
 from sciSR.training import train
+from sciSR.training.adversarial import Game
+from sciSR.training.setup import settings_of
 from tests.training_cases import QUICK, scene
 
 GAME: dict[str, Any] = {"discriminator": "patch", "features": 4, "layers": 1}
@@ -50,6 +52,14 @@ def test_a_game_goes_on_where_it_stopped(tmp_path: Path, trained: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(scene(size=120), target, **options, progress=stop)
     assert train(scene(size=120), target, **options, resume=True).path.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("weight", 0.0), ("features", 0), ("layers", -1), ("learning_rate", float("nan"))]
+)
+def test_settings_below_their_least_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"adversarial\.{name}: .* expected more than 0"):
+        settings_of(Game, {name: value}, "adversarial")
 
 
 def test_unknown_settings_are_named(tmp_path: Path, trained: str) -> None:

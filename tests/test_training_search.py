@@ -9,6 +9,7 @@ from sciSR.errors import InputError
 from sciSR.networks import load_network
 from sciSR.training import train
 from sciSR.training.search import Search, search_network
+from sciSR.training.setup import settings_of
 from tests.training_cases import QUICK, scene
 
 EDSR: dict[str, Any] = {"family": "edsr", "ndim": 2, "in_channels": 1, "scale": 2}
@@ -38,9 +39,24 @@ def test_a_budget_that_nothing_fits_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"stays below 0\.001 GFLOP"):
         search_network(EDSR, Search(gflop=0.001, trials=2), lambda arguments: 0.0, seed=0)
     with pytest.raises(InputError, match="search: no setting width; there are features"):
-        Search.of({"width": 3})
+        settings_of(Search, {"width": 3}, "search")
     with pytest.raises(InputError, match="weights have their size already"):
         train(scene(), tmp_path / "net.safetensors", **(QUICK | {"network": "mri-x2"}), steps=1, search={"trials": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"features": [64, 8]}, r"search\.features: 64 to 8 must be 1 or more and rise"),
+        ({"blocks": (0, 3)}, r"search\.blocks: 0 to 3"),
+        ({"trials": 0}, r"search\.trials: 0 came"),
+        ({"features": [1, 2, 3]}, "search: .* of the wrong kind"),
+        ({"gflop": "many"}, "search: .*'many'.* of the wrong kind"),
+    ],
+)
+def test_settings_that_cannot_be_searched_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings_of(Search, values, "search")
 
 
 def test_the_network_that_was_found_is_trained(tmp_path: Path) -> None:

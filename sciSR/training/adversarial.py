@@ -7,8 +7,7 @@ the network's, on the same batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from sciSR.errors import InputError
 from sciSR.losses import AdversarialLoss, Loss, gradient_penalty
 from sciSR.networks.discriminator import Discriminator, build_discriminator
 from sciSR.sampling import Pair
+from sciSR.training.lessons import Lesson
 
 __all__ = ["AdversarialLesson", "Game"]
 
@@ -44,20 +44,11 @@ class Game:
     learning_rate: float = 1.0
     force: bool = False
 
-    @classmethod
-    def of(cls, values: Game | Mapping[str, Any]) -> Game:
-        """The settings from plain values.
-
-        Raises:
-            InputError: a setting that there is not.
-        """
-        if isinstance(values, Game):
-            return values
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"adversarial: no setting {', '.join(unknown)}; there are {', '.join(known)}")
-        return cls(**values)
+    def __post_init__(self) -> None:
+        for name in ("weight", "features", "layers", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"adversarial.{name}: {value} came, expected more than 0")
 
     def check(self, pretrained: bool) -> None:
         """Raise InputError for a network that no loss has trained yet."""
@@ -73,7 +64,7 @@ class Game:
         return build_discriminator(self.discriminator, ndim=ndim, in_channels=channels, features=self.features, **count)
 
 
-class AdversarialLesson:
+class AdversarialLesson(Lesson):
     """A loss and a game against a discriminator.
 
     Args:
@@ -122,9 +113,6 @@ class AdversarialLesson:
         middle = (fake.mean() + real.mean()) / 2
         right = ((real > middle).float().mean() + (fake < middle).float().mean()) / 2
         return {"discriminator_loss": float(value.detach()), "discriminator_accuracy": float(right)}
-
-    def trim(self, weights: dict[str, Tensor]) -> None:
-        """All weights may stay as they are."""
 
     def state_dict(self) -> dict[str, Any]:
         """The discriminator and its optimizer."""

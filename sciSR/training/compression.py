@@ -16,7 +16,7 @@ from sciSR.training.lessons import Lesson
 __all__ = ["DistilledLesson", "PrunedLesson", "sparsity"]
 
 
-class DistilledLesson:
+class DistilledLesson(Lesson):
     """A loss against the target, and against what a larger network makes of the same batch.
 
     Hinton et al. 2015 (arXiv:1503.02531) for regression, as in Gao et al. 2018 for super-resolution
@@ -45,22 +45,8 @@ class DistilledLesson:
             value = value + (1 - self.weight) * self.loss(prediction, pair.high, pair.low)
         return value
 
-    def after(self, step: int) -> dict[str, float]:
-        """Nothing follows."""
-        return {}
 
-    def trim(self, weights: dict[str, Tensor]) -> None:
-        """All weights may stay as they are."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep: the teacher does not change."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to take back."""
-
-
-class PrunedLesson:
+class PrunedLesson(Lesson):
     """Another lesson, while the smallest weights are set to zero, more and more of them.
 
     The share of zeros rises as ``1 - (1 - t)^3`` over the first half of the run (Zhu and Gupta 2017, arXiv:1710.01878),

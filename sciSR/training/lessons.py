@@ -13,7 +13,7 @@ __all__ = ["Lesson", "Supervised"]
 
 
 class Lesson(Protocol):
-    """What the loop needs to know about an objective."""
+    """What the loop needs to know about an objective; as it stands here, nothing but its value matters."""
 
     def value(self, model: nn.Module, pair: Pair) -> Tensor:
         """The loss of one batch, with its gradient; ``model`` takes ``pair.low``."""
@@ -21,22 +21,22 @@ class Lesson(Protocol):
 
     def after(self, step: int) -> dict[str, float]:
         """Whatever follows the network's own step; numbers for the history."""
-        ...
+        return {}
 
     def trim(self, weights: dict[str, Tensor]) -> None:
         """Make weights, in place, what the lesson promises, before they are judged and kept."""
-        ...
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to go on."""
-        ...
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take that back."""
-        ...
+        return
 
 
-class Supervised:
+class Supervised(Lesson):
     """A loss between what the network makes of the coarse batch and the fine one."""
 
     def __init__(self, loss: Loss) -> None:
@@ -47,17 +47,3 @@ class Supervised:
         prediction = model(pair.low)
         value: Tensor = self.loss(prediction.float(), pair.high, pair.low)
         return value
-
-    def after(self, step: int) -> dict[str, float]:
-        """Nothing follows."""
-        return {}
-
-    def trim(self, weights: dict[str, Tensor]) -> None:
-        """All weights may stay as they are."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to take back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -37,21 +37,14 @@ class Search:
     trials: int = 12
     steps: int = 200
 
-    @classmethod
-    def of(cls, values: Search | Mapping[str, Any]) -> Search:
-        """The settings from plain values.
-
-        Raises:
-            InputError: a setting that there is not.
-        """
-        if isinstance(values, Search):
-            return values
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"search: no setting {', '.join(unknown)}; there are {', '.join(known)}")
-        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**plain)
+    def __post_init__(self) -> None:
+        for name in ("features", "blocks"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise InputError(f"search.{name}: {low} to {high} must be 1 or more and rise")
+        for name in ("gflop", "trials", "steps"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"search.{name}: {getattr(self, name)} came, expected more than 0")
 
 
 @dataclass(frozen=True)

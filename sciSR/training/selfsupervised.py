@@ -35,7 +35,7 @@ from sciSR.training.lessons import Supervised
 from sciSR.training.loop import DivergedError, Outcome, Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.profiles import estimate_fwhm, stated_fwhm
-from sciSR.training.setup import augmentation_of, band_names, launch, network_of, normalization_of, per_axis
+from sciSR.training.setup import band_names, launch, network_of, normalization_of, per_axis, settings_of
 from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
 
@@ -153,7 +153,7 @@ def train_self(
         validate_every=_NEVER if steps is None else steps,
         patience=None,
         dry_run=False,
-        augment=augmentation_of(augment),
+        augment=settings_of(Augmentation, augment, "augment"),
     )
     fabric = launch(device, 1, 1, precision)
     objective = build_loss(loss, ndim=net.spec.ndim, data_range=data_range, sensor=physics, scale=net.spec.scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -14,11 +14,13 @@ from sciSR.errors import InputError
 from sciSR.networks import build_network, load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
-from sciSR.sampling import Augmentation, Reference
+from sciSR.sampling import Reference
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "PRECISIONS",
-    "augmentation_of",
     "band_names",
     "launch",
     "network_of",
@@ -26,7 +28,10 @@ __all__ = [
     "per_axis",
     "plain_network",
     "sensor_of",
+    "settings_of",
 ]
+
+_S = TypeVar("_S", bound="DataclassInstance")
 
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Name of a precision -> what Lightning Fabric calls it."""
@@ -86,10 +91,8 @@ def plain_network(network: Mapping[str, Any], references: Sequence[Reference]) -
 
 def normalization_of(given: Normalization | Mapping[str, Any] | None, network: SRNetwork) -> Normalization:
     """The intensity map that a setting means; None: the weights' own, or percentile."""
-    if isinstance(given, Normalization):
-        return given
     if given is not None:
-        return Normalization.from_dict(dict(given))
+        return settings_of(Normalization, given, "normalization")
     if network.card is not None and network.card.normalization is not None:
         return network.card.normalization
     return Normalization("percentile")
@@ -119,16 +122,35 @@ def _channel_names(reference: Reference) -> list[str | None]:
     return names if reference.bands is None else [names[b] for b in reference.bands]
 
 
-def augmentation_of(given: Augmentation | Mapping[str, Any] | None) -> Augmentation:
-    """The augmentation that a setting means."""
-    if isinstance(given, Augmentation):
+def settings_of(kind: type[_S], given: _S | Mapping[str, Any] | None, section: str) -> _S:
+    """The settings themselves, or a dataclass of them from plain values; None: all as they are by default.
+
+    Args:
+        kind: the dataclass.
+        given: the settings, or a value by name; lists become tuples.
+        section: its name in messages.
+
+    Raises:
+        InputError: a setting that there is not, or a value of another kind than the setting has.
+
+    Example:
+        >>> from sciSR.sampling import Augmentation
+        >>> settings_of(Augmentation, {"flip": False, "gain": [0.5, 2]}, "augment").gain
+        (0.5, 2)
+    """
+    if given is not None and not isinstance(given, Mapping):
         return given
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(given or {}).items()}
-    unknown = sorted(set(values) - {f.name for f in fields(Augmentation)})
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in (given or {}).items()}
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        known = ", ".join(f.name for f in fields(Augmentation))
-        raise InputError(f"augment: no setting {', '.join(unknown)}; there are {known}")
-    return Augmentation(**values)
+        raise InputError(f"{section}: no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    try:
+        return kind(**values)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{section}: {values} came, which has a value of the wrong kind ({error})") from error
 
 
 def per_axis(value: int | Mapping[str, int], axes: Sequence[str], what: str) -> tuple[int, ...]:

@@ -32,7 +32,6 @@ from sciSR.training.rates import try_rates
 from sciSR.training.search import Search, Trial, search_network
 from sciSR.training.selfsupervised import only_one, train_self
 from sciSR.training.setup import (
-    augmentation_of,
     band_names,
     launch,
     network_of,
@@ -40,6 +39,7 @@ from sciSR.training.setup import (
     per_axis,
     plain_network,
     sensor_of,
+    settings_of,
 )
 from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
@@ -186,7 +186,7 @@ def train(
         raise InputError(f"mode: {mode!r} came, expected supervised or self")
     trials: list[Trial] = []
     if search is not None:
-        network, trials = _searched(given, Search.of(search), learned)
+        network, trials = _searched(given, settings_of(Search, search, "search"), learned)
     torch.manual_seed(seed)
     net = network_of(network, learned)
     axes, scale = net.spec.axes, net.spec.scale
@@ -211,7 +211,7 @@ def train(
         validate_every=validate_every,
         patience=patience,
         dry_run=dry_run,
-        augment=augmentation_of(augment),
+        augment=settings_of(Augmentation, augment, "augment"),
         keep="best" if adversarial is None and prune is None else "last",
     )
     wide_enough(settings.patch, net.spec.minimum)
@@ -261,7 +261,7 @@ def train(
     if teacher is not None:
         lesson = DistilledLesson(objective, _teacher(teacher, net).to(fabric.device), teacher_weight)
     if adversarial is not None:
-        game = Game.of(adversarial)
+        game = settings_of(Game, adversarial, "adversarial")
         game.check(isinstance(network, str) or net.card is not None)
         torch.manual_seed(seed)
         referee = game.referee(len(axes), net.spec.out_channels).to(fabric.device)
