@@ -179,7 +179,10 @@ def _upscale(commands: Any) -> None:
         help="shipped weights (scisr models), a checkpoint, or nearest, linear, cubic, lanczos, ibp",
     )  # fmt: skip
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", default=_GIVEN, help="factor on every spatial axis (2), or by name (z=4,y=2)")
+    size.add_argument(
+        "--scale", default=_GIVEN,
+        help="factor on every spatial axis, but not across a single slice (2), or by name (z=4,y=2)",
+    )  # fmt: skip
     size.add_argument(
         "--target-spacing", default=_GIVEN, metavar="SIZE",
         help="pixel size to reach in world units (1.0), by name (z=1.0), or isotropic",

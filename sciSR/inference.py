@@ -17,7 +17,6 @@ from sciSR import __version__
 from sciSR.backends import Precision, Runner, RunnerPool, has_fast_bfloat16, pick_devices, prepare
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.degradation import Sensor
-from sciSR.depth_first import NotStreamableError, derive
 from sciSR.derived import RecordedSource
 from sciSR.errors import InputError, PrecisionWarning
 from sciSR.grid import Grid
@@ -26,11 +25,12 @@ from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.openvino_backend import prepare_openvino
-from sciSR.plans import Target, factors, find_target, plan_tiles, wanted_grid
+from sciSR.plans import Target, factors, find_target, plan_tiles, twice, wanted_grid
 from sciSR.precision import calibration_patches, check_precision
 from sciSR.raster import Channel, Raster
 from sciSR.regrid import regrid
-from sciSR.strips import StripSource
+from sciSR.row_ops import NotStreamableError
+from sciSR.strips import StripSource, row_program
 from sciSR.tiles import TileJob, UpscaledSource, fitting_plan, worker_count
 
 __all__ = ["holds_classes", "upscale"]
@@ -62,8 +62,8 @@ def upscale(
         raster: a volume or scene.
         network: a network, the name of shipped weights, the path of a checkpoint, or a classical method (``"nearest"``,
             ``"linear"``, ``"cubic"``, ``"lanczos"``, ``"ibp"``, …).
-        scale: factor; a number means every spatial axis, a mapping names them (``{"z": 4}``); by default the
-            network's own.
+        scale: factor; a number means every spatial axis but one of a volume with a single voxel, a mapping names them
+            (``{"z": 4}``); by default the network's own.
         target_spacing: pixel size to reach instead, in world units; a number, a mapping, or ``"isotropic"``: that of
             the finest axis. Bounds are kept and counts rounded; read what was reached from the result's grid.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or several: ``"cuda:0,cuda:1"``.
@@ -105,7 +105,7 @@ def upscale(
         raise InputError(f"backend: {backend!r} came; expected auto, torch, compile or openvino")
     classes = holds_classes(raster, labels)
     if isinstance(network, str) and network in _KERNELS:
-        grid = wanted or raster.grid.refine(2)
+        grid = wanted or twice(raster)
         return _as_classes(raster, grid, network) if classes else _interpolated(raster, network, grid)
     if isinstance(network, str):
         network = _named(network, raster, wanted, sensor)
@@ -161,7 +161,7 @@ def _named(name: str, raster: Raster, wanted: Grid | None, sensor: Sensor | str 
     """A classical method built for this raster, or a checkpoint."""
     if name not in CLASSICAL:
         return load_network(name)
-    grid = wanted or raster.grid.refine(2)
+    grid = wanted or twice(raster)
     whole = tuple(max(1, math.ceil(f - 1e-9)) for f in factors(raster, grid))
     extra = {} if sensor is None else {"sensor": sensor}
     return build_classical(name, ndim=len(whole), scale=whole, in_channels=1, **extra)
@@ -264,7 +264,7 @@ def _source(job: TileJob, tile: Any, workers: int, facts: dict[str, Any]) -> Ups
     if runner.compiled is not None:
         return UpscaledSource(job, workers=workers, facts=facts)
     try:
-        program = derive(runner.residual_network)
+        program = row_program(job)
     except NotStreamableError as error:
         return UpscaledSource(job, workers=workers, facts={**facts, "not_depth_first": str(error)})
     return StripSource(job, program, workers=workers, facts=facts)

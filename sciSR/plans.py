@@ -15,7 +15,7 @@ from sciSR.networks.spec import NetworkSpec
 from sciSR.raster import Raster
 from sciSR.tiling import TilePlan
 
-__all__ = ["Target", "factors", "find_target", "plan_tiles", "wanted_grid"]
+__all__ = ["Target", "factors", "find_target", "plan_tiles", "twice", "wanted_grid"]
 
 _TILE = {"cpu": {2: 256, 3: 64}, "openvino": {2: 512, 3: 96}, "device": {2: 1024, 3: 128}}
 """Pixels of a tile per axis: large enough for a small share of halo, small enough for cache and memory; the 2D sizes
@@ -41,16 +41,35 @@ class Target:
 def wanted_grid(raster: Raster, scale: Any, spacing: Any) -> Grid | None:
     """The grid of a scale or target spacing, or None where neither was given.
 
+    What is said for all axes is not meant for an axis along which a volume has a single voxel: a slice has nothing to
+    refine across it. By name (``{"z": 2}``) it can be.
+
     Raises:
         GeometryError: a factor or spacing that is no positive number, or an axis that is not there.
     """
     if scale is not None:
-        return raster.grid.refine(scale)
+        return raster.grid.refine(_by_name(raster, scale))
     if spacing is None:
         return None
     if spacing == "isotropic":
-        spacing = min(raster.grid.spacing.values())
-    return raster.grid.with_spacing(spacing)
+        spacing = min(raster.grid.spacing[axis] for axis in _long_axes(raster))
+    return raster.grid.with_spacing(_by_name(raster, spacing))
+
+
+def twice(raster: Raster) -> Grid:
+    """The grid of factor 2, which methods without a factor of their own take where none is given."""
+    return raster.grid.refine(_by_name(raster, 2.0))
+
+
+def _by_name(raster: Raster, value: float | Mapping[str, float]) -> Mapping[str, float]:
+    return value if isinstance(value, Mapping) else dict.fromkeys(_long_axes(raster), value)
+
+
+def _long_axes(raster: Raster) -> list[str]:
+    """The axes that have anything to refine: of a volume those with more than one voxel, unless none has."""
+    axes = raster.grid.axes
+    found = [axis for axis, n in zip(axes, raster.grid.shape, strict=True) if n > 1 or len(axes) < 3]
+    return found or list(axes)
 
 
 def factors(raster: Raster, grid: Grid) -> tuple[float, ...]:
@@ -62,7 +81,7 @@ def find_target(raster: Raster, spec: NetworkSpec, wanted: Grid | None) -> Targe
     """Where the network's axes run and what grid is to be reached.
 
     Raises:
-        InputError: the network has more axes than the raster.
+        InputError: the network has more axes than the raster, or refines none that has more than one voxel.
     """
     axes = raster.grid.axes
     if spec.ndim > len(axes):
@@ -74,12 +93,28 @@ def find_target(raster: Raster, spec: NetworkSpec, wanted: Grid | None) -> Targe
     network_scale = [1] * len(axes)
     for position, s in zip(order, spec.scale, strict=True):
         network_scale[position] = s
-    own = raster.grid.refine(dict(zip(axes, map(float, network_scale), strict=True)))
-    grid = wanted or own
+    scales = {axis: float(s) for axis, s in zip(axes, network_scale, strict=True)}
+    long = _long_axes(raster)
+    grid = wanted or raster.grid.refine({axis: scales[axis] for axis in long})
+    flat = [axis for axis in axes if axis not in long and scales[axis] > 1]
+    if flat:
+        _tell_flat(raster, flat, enough=wanted is not None or any(scales[axis] > 1 for axis in long))
     for axis, factor, s in zip(axes, factors(raster, grid), network_scale, strict=True):
         if factor > s + 1e-9:
             _warn_beyond(raster, axis, factor, s)
     return Target(grid, order, tuple(network_scale))
+
+
+def _tell_flat(raster: Raster, axes: list[str], *, enough: bool) -> None:
+    """Warn, or refuse, where a network works across a single voxel."""
+    where = f"{raster.name}: the network refines along {', '.join(axes)}, where there is a single voxel"
+    if not enough:
+        raise InputError(f"{where}; choose a network for the other axes")
+    warnings.warn(
+        f"{where}: it was trained on neighbours that are not there; ibp or a 2D network may do better",
+        PrecisionWarning,
+        stacklevel=5,
+    )
 
 
 def _warn_beyond(raster: Raster, axis: str, factor: float, s: int) -> None:

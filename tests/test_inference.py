@@ -156,6 +156,30 @@ def test_a_factor_beyond_the_network_is_said() -> None:
         upscale(_scene(1, holes=False), _network(ndim=2, in_channels=1, scale=2), scale=4)
 
 
+def test_a_single_slice_is_refined_in_its_plane() -> None:
+    plane = _volume(spacing=(1, 1, 4)).crop(z=slice(9, 10))
+    for model in ("cubic", "ibp", "nearest", _network(ndim=2, in_channels=1, scale=2)):
+        assert upscale(plane, model).shape == (1, 60, 54)
+        assert upscale(plane, model, scale=2).shape == (1, 60, 54)
+    assert upscale(plane, "cubic", target_spacing="isotropic").shape == (1, 30, 27)
+    assert upscale(plane, "cubic", scale={"z": 4}).shape == (4, 30, 27)
+    deep = _network(ndim=3, in_channels=1, scale=2)
+    with pytest.warns(PrecisionWarning, match="refines along z, where there is a single voxel"):
+        fine = upscale(plane, deep)
+    assert fine.shape == (1, 60, 54)
+    np.testing.assert_allclose(fine.grid.bounds, plane.grid.bounds, atol=1e-9)
+    across = _network(ndim=3, in_channels=1, scale={"z": 4})
+    with pytest.raises(InputError, match="refines along z, where there is a single voxel"):
+        upscale(plane, across)
+    with pytest.warns(PrecisionWarning, match="single voxel"):
+        assert upscale(plane, across, scale={"z": 4}).shape == (4, 30, 27)
+
+
+def test_a_single_voxel_is_refined_along_all_axes() -> None:
+    one = Raster.from_array(np.full((1, 1, 1), 3.0, np.float32), affine=np.eye(4), axes="zyx")
+    assert upscale(one, "cubic", scale=2).shape == (2, 2, 2)
+
+
 def test_low_precision_is_taken_only_where_it_is_good_enough() -> None:
     rng = np.random.default_rng(0)
     big = Raster.from_array((rng.normal(size=(1, 400, 500)) * 100).astype(np.int16), affine=np.eye(3), axes="cyx")

@@ -161,6 +161,28 @@ def series_stay(folder: Path) -> None:
     assert np.array_equal(stored(folder / "b.nii.gz")[..., 1], stored(twice(one, folder / "one_2.nii.gz")))
 
 
+def single_slices_stay_single(folder: Path) -> None:
+    plane = RNG.normal(300, 80, (12, 10)).astype(np.int16)
+    affine = AFFINES["oblique"]
+    for values in (plane, plane[:, :, None], plane[None], np.stack([plane, plane], -1)[:, :, None]):
+        source = make(folder / f"{values.shape}.nii.gz", values, affine)
+        out = nib.load(twice(source, folder / f"{values.shape}_2.nii.gz"))
+        space = values.ndim if values.ndim < 4 else 3
+        assert out.shape == tuple(n if n == 1 or i >= space else 2 * n for i, n in enumerate(values.shape))
+        assert int(out.header["dim"][0]) == values.ndim
+        before = nib.load(source)
+        lengths = zip(out.header.get_zooms()[:space], before.header.get_zooms()[:space], values.shape, strict=False)
+        assert all(new == old if n == 1 else new == pytest.approx(old / 2) for new, old, n in lengths)
+        full = [(*values.shape, 1, 1)[:3], (*out.shape, 1, 1)[:3]]
+        for corner in np.ndindex(2, 2, 2):
+            low, high = ([c * n - 0.5 for c, n in zip(corner, size, strict=True)] for size in full)
+            assert np.abs(apply_affine(before.affine, low) - apply_affine(out.affine, high)).max() < 1e-4
+    named = twice(folder / "(12, 10, 1).nii.gz", folder / "named.nii.gz", scale={"z": 2})
+    assert nib.load(named).shape == (12, 10, 2)
+    even = sciSR.upscale(sciSR.open_raster(folder / "(12, 10).nii.gz"), "cubic", target_spacing=0.35)
+    assert even.shape[0] == 1
+
+
 SLICES: dict[str, Any] = {"slice_start": 1, "slice_end": 6, "slice_duration": 0.125, "slice_code": 3}
 
 
@@ -263,6 +285,11 @@ ROWS = (
     Row("pixdim", "spacing divided, handedness (qfac) kept", spacing_follows),
     Row("xyzt_units", "kept; metres and micrometres stay what they are", metres_stay),
     Row("time series", "one volume after the other; repetition time kept", series_stay),
+    Row(
+        "a single slice (two axes, or three with one voxel along one)",
+        "refined in its plane, stays one slice as thick; across by name only (`--scale z=2`)",
+        single_slices_stay_single,
+    ),
     Row("toffset, time unit", "kept", equal_fields("toffset", "xyzt_units")),
     Row("descrip, aux_file", "kept", equal_fields("descrip", "aux_file")),
     Row("intent: code, parameters, name", "kept", equal_fields("intent_code", "intent_p1", "intent_name")),

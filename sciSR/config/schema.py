@@ -109,7 +109,7 @@ class UpscaleSection(Section):
     network: str | None = None
     """Name of shipped weights, a file of weights, or a classical method; null: what the train step made."""
     scale: Factors = None
-    """Factor on every spatial axis, or by name (``{z: 4}``); null: the network's own."""
+    """Factor on every spatial axis, but not across a single slice, or by name (``{z: 4}``); null: the network's own."""
     target_spacing: Spacing = None
     """Pixel size to reach, in world units, on every axis or by name; ``isotropic``: the finest axis's on all."""
     device: str = "auto"
