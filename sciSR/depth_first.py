@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from sciSR.filters import TILE, WinogradFilter, suits
 from sciSR.networks.attention import ChannelAttention
 from sciSR.networks.blocks import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
@@ -31,6 +32,7 @@ from sciSR.row_ops import (
     RowOp,
     TransposedRows,
     UpsampledRows,
+    WinogradRows,
     joined,
 )
 
@@ -78,10 +80,14 @@ class RowProgram:
     Attributes:
         nodes: per operation, the numbers of the values it takes and how to make it; value 0 is the input.
         widest: the largest number of values that one input pixel becomes in any layer, for choosing strips.
+        unit: whole numbers of rows that strips should hold, so that a pass that begins at any strip gives the same.
+        fast: how many of its convolutions go through :class:`WinogradFilter`.
     """
 
     nodes: tuple[tuple[tuple[int, ...], Callable[[], RowOp]], ...]
     widest: int
+    unit: int = 1
+    fast: int = 0
 
     def start(self, *, gently: bool = False) -> RowStream:
         """A fresh pass over one image or batch of images.
@@ -126,8 +132,12 @@ class RowStream:
         return values[-1]
 
 
-def derive(network: SRNetwork) -> RowProgram:
+def derive(network: SRNetwork, *, fast: bool = False) -> RowProgram:
     """The row program of ``network.residual``.
+
+    Args:
+        network: frozen, on the device that it is to run on.
+        fast: let the convolutions that allow it go through :class:`WinogradFilter`.
 
     Raises:
         NotStreamableError: the network has an operation that needs more than some rows, or that is not known.
@@ -140,7 +150,7 @@ def derive(network: SRNetwork) -> RowProgram:
         graph = tracer.trace(root)
     except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise NotStreamableError(f"its forward depends on the values or shapes it gets ({error})") from error
-    return _program(root, graph, network)
+    return _program(root, graph, network, fast)
 
 
 class _Residual(nn.Module):
@@ -160,10 +170,12 @@ class _Tracer(fx.Tracer):
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
-def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork) -> RowProgram:
+def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -> RowProgram:
     number: dict[fx.Node, int] = {}
     nodes: list[tuple[tuple[int, ...], Callable[[], RowOp]]] = []
     modules = dict(root.named_modules())
+    filters = _filters(graph, modules) if fast else {}
+    joined_to = {filtered.activation for filtered in filters.values()}
     for node in graph.nodes:
         if node.op == "placeholder":
             number[node] = 0
@@ -173,11 +185,54 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork) -> RowProgram
                 raise NotStreamableError("it has no residual, or gives more than one tensor")
             if number[result] != len(nodes):
                 raise NotStreamableError("its output is not its last operation")
+        elif node in joined_to:
+            number[node] = number[node.all_input_nodes[0]]
         elif node.op != "get_attr":
             inputs, make = _operation(node, modules, root)
-            nodes.append((tuple(number[i] for i in inputs), make))
+            nodes.append((tuple(number[i] for i in inputs), filters[node].make if node in filters else make))
             number[node] = len(nodes)
-    return RowProgram(tuple(nodes), _widest(network))
+    unit = TILE if filters and network.spec.ndim == 2 else 1
+    return RowProgram(tuple(nodes), _widest(network), unit, len(filters))
+
+
+@dataclass(frozen=True)
+class _Filtered:
+    """A convolution to be computed by tiles, and the activation that is computed with it."""
+
+    filters: WinogradFilter
+    ndim: int
+    activation: fx.Node | None
+
+    def make(self) -> RowOp:
+        return WinogradRows(self.filters, self.ndim)
+
+
+def _filters(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, _Filtered]:
+    """The convolutions that may be computed by tiles, and what for; a module used twice is transformed once."""
+    found: dict[fx.Node, _Filtered] = {}
+    made: dict[tuple[int, int], WinogradFilter] = {}
+    for node in graph.nodes:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(module, nn.Conv2d | nn.Conv3d) or not suits(module):
+            continue
+        (user, *others) = node.users
+        slope = None if others else _slope(user, modules)
+        key = id(module), -1 if slope is None else id(modules[str(user.target)])
+        if key not in made:
+            made[key] = WinogradFilter(module, slope)
+        ndim = 2 if isinstance(module, nn.Conv2d) else 3
+        found[node] = _Filtered(made[key], ndim, None if slope is None else user)
+    return found
+
+
+def _slope(node: fx.Node, modules: dict[str, nn.Module]) -> float | Tensor | None:
+    """What an activation multiplies negative values by, or None for any other operation."""
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, nn.ReLU):
+        return 0.0
+    if isinstance(module, nn.LeakyReLU):
+        return float(module.negative_slope)
+    return module.weight if isinstance(module, nn.PReLU) else None
 
 
 def _widest(network: SRNetwork) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.errors import RunError
+from sciSR.filters import TILE, WinogradFilter, space
 from sciSR.networks.blocks import pad_to_multiple
 from sciSR.networks.upsamplers import CubicUpsampling
 
@@ -24,6 +26,7 @@ __all__ = [
     "RowOp",
     "TransposedRows",
     "UpsampledRows",
+    "WinogradRows",
     "joined",
 ]
 
@@ -161,6 +164,73 @@ def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
     """
     small = x.dim() == 5 and x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] <= 20480
     return bool(small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled)
+
+
+class WinogradRows(RowOp):
+    """A convolution that :class:`WinogradFilter` computes, with the activation after it.
+
+    In two dimensions rows go by whole tiles; the last few wait for more.
+    """
+
+    def __init__(self, filters: WinogradFilter, ndim: int) -> None:
+        self._filters = filters
+        self._tall = TILE if ndim == 2 else 1
+        self._margin = 1 if ndim == 2 else filters.depth // 2
+        self._kept: Tensor | None = None
+        self._above = self._margin
+
+    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
+        """As every operation's. ``_above`` rows before those kept lie beyond the true edge."""
+        new = inputs[0]
+        inputs.clear()
+        if new is not None:
+            new = new.movedim(1, -1)
+        known = [part for part in (self._kept, new) if part is not None]
+        if not known:
+            return None
+        held = sum(part.shape[1] for part in known)
+        count = self._above + held - self._margin - (0 if last else self._margin)
+        count -= 0 if last else count % self._tall
+        if count <= 0:
+            self._kept = torch.cat(known, 1)
+            return None
+        work = self._laid_out(known, held, -(-count // self._tall) * self._tall + 2 * self._margin)
+        del new, known  # large rows need not outlive their copy
+        first = count - self._above
+        self._kept = None if last else work[self._inside(first + self._above, held - first)].clone()
+        self._above = 0
+        return self._filtered(work, count)
+
+    def _inside(self, start: int, rows: int) -> tuple[slice, ...]:
+        """Where so many rows lie in the work space, without its margins."""
+        return (slice(None), slice(start, start + rows), *(slice(1, 1 + n) for n in self._across))
+
+    def _laid_out(self, parts: list[Tensor], held: int, rows: int) -> Tensor:
+        """The rows ``(b, rows, [y,] x, c)`` among zeros, up to whole tiles."""
+        b, c = parts[0].shape[0], parts[0].shape[-1]
+        self._across = parts[0].shape[2:-1]
+        shape = (b, max(rows, self._above + held), *(-(-n // TILE) * TILE + 2 for n in self._across), c)
+        work = space("rows", math.prod(shape)).view(shape)
+        for dim, n in enumerate(self._across, 2):
+            work.narrow(dim, 0, 1).zero_()
+            work.narrow(dim, 1 + n, work.shape[dim] - 1 - n).zero_()
+        work[:, : self._above].zero_()
+        work[:, self._above + held :].zero_()
+        at = self._above
+        for part in parts:
+            work[self._inside(at, part.shape[1])].copy_(part)
+            at += part.shape[1]
+        return work
+
+    def _filtered(self, work: Tensor, count: int) -> Tensor:
+        out = torch.empty(work.shape[0], count, *self._across, self._filters.results)
+        rows = -(-count // self._tall) * self._tall + 2 * self._margin
+        for source, target in zip(work[:, :rows], out, strict=True):
+            if self._tall == 1:
+                self._filters(source, target)
+            else:
+                self._filters(source[None], target[None])
+        return out.movedim(-1, 1)
 
 
 class TransposedRows(RowOp):

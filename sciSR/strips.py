@@ -6,6 +6,7 @@ that is asked for out of order is computed as a tile, see :mod:`sciSR.tiles`.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -14,24 +15,40 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciSR.backends import Runner
 from sciSR.depth_first import RowProgram, derive
+from sciSR.filters import is_available, suits
 from sciSR.journal import part_windows
 from sciSR.pipeline import in_background, read_ahead
 from sciSR.raster import Block, Window
 from sciSR.tiles import TileJob, UpscaledSource, gathered
 from sciSR.tiling import Tile
 
-__all__ = ["StripSource", "strip_rows"]
+__all__ = ["StripSource", "row_program", "strip_rows"]
 
 _STRIP_BYTES = 32 * 2**20
 _MANY_ROWS = 32
 """Rows per strip from which on the rows that come last at once are few beside it."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
+_WORTH_COMPILING = 1e11
+"""Multiplications and additions in 3 x 3 convolutions, about a second on a core, from which on it pays."""
 _Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
+
+
+def row_program(job: TileJob) -> RowProgram:
+    """The network by rows; its convolutions by tiles where that is there and the image large enough for it to pay.
+
+    Raises:
+        NotStreamableError: as :func:`derive`.
+    """
+    assert isinstance(job.runner, Runner), "rows run on one torch device"
+    network = job.runner.residual_network
+    pixels = math.prod(job.plan.shape) * (len(job.raster.channels) if network.spec.in_channels == 1 else 1)
+    weights = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and suits(m))
+    return derive(network, fast=2 * pixels * weights >= _WORTH_COMPILING and is_available())
 
 
 def strip_rows(job: TileJob, program: RowProgram) -> int:
@@ -43,7 +60,7 @@ def strip_rows(job: TileJob, program: RowProgram) -> int:
     shape = [job.plan.shape[a] for a in job.order]
     across = int(np.prod(shape[1:])) * _batch(job)
     rows = _STRIP_BYTES // (across * program.widest * (2 if low else 4))
-    period = job.plan.alignment[job.order[0]]
+    period = job.plan.alignment[job.order[0]] * program.unit
     return -(-int(max(1, min(64, rows, shape[0]))) // period) * period
 
 
@@ -63,8 +80,9 @@ class StripSource(UpscaledSource):
         self._rows = strip_rows(job, program)
 
     def record(self) -> dict[str, Any]:
-        """As for tiles, with the strips."""
-        return {**super().record(), "executor": "depth-first", "strip_rows": self._rows}
+        """As for tiles, with the strips, and how many convolutions go by Winograd's tiles."""
+        rows = {"executor": "depth-first", "strip_rows": self._rows, "winograd": self._program.fast}
+        return {**super().record(), **rows}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process gets: it derives the program again."""
@@ -73,8 +91,7 @@ class StripSource(UpscaledSource):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Derive the program from the network that came along."""
         super().__setstate__(state)
-        assert isinstance(self.job.runner, Runner)
-        self._program = derive(self.job.runner.residual_network)
+        self._program = row_program(self.job)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, strip by strip."""

@@ -27,22 +27,25 @@ def _network(family: str, ndim: int, **arguments: object) -> SRNetwork:
     return network
 
 
-def _by_rows(network: SRNetwork, x: torch.Tensor, rows: int) -> torch.Tensor:
-    stream = derive(network).start(gently=rows < 8)
+def _by_rows(network: SRNetwork, x: torch.Tensor, rows: int, *, fast: bool = False) -> torch.Tensor:
+    stream = derive(network, fast=fast).start(gently=rows < 8)
     parts = [stream.feed(x[:, :, a : a + rows], last=a + rows >= x.shape[2]) for a in range(0, x.shape[2], rows)]
     return torch.cat([part for part in parts if part is not None], 2)
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["direct", "winograd"])
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("family", sorted(set(list_networks()) - UNBOUNDED - WINDOWED))
-def test_rows_give_the_whole_image(family: str, ndim: int) -> None:
+def test_rows_give_the_whole_image(family: str, ndim: int, fast: bool) -> None:
     network = _network(family, ndim)
+    if fast and not derive(network, fast=True).fast:
+        pytest.skip("no convolution of it goes by tiles")
     for size, rows in ((33, 7), (9, 2), (8, 8), (1, 1)) if ndim == 2 else ((13, 5), (4, 4)):
         x = torch.randn(1, 2, size, *((19,) if ndim == 2 else (6, 5)), generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             whole = network.residual(x)
             assert whole is not None
-            rows_joined = _by_rows(network, x, rows)
+            rows_joined = _by_rows(network, x, rows, fast=fast)
         assert rows_joined.shape == whole.shape
         assert (rows_joined - whole).abs().max() <= 5e-5 * whole.abs().max()
 
