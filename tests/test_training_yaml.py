@@ -1,0 +1,97 @@
+"""What a workflow file asks of training: sums of losses, measured pairs, folders of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from sciSR.degradation import degrade
+from sciSR.io import open_raster, save_raster
+from sciSR.networks import load_network
+from sciSR.raster import Raster
+from sciSR.resampling import resample
+from sciSR.workflow import run_workflow
+from tests.training_cases import scene
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(folder: Path, **train: Any) -> dict[str, Any]:
+    """The record of a short training that a file asks for."""
+    folder.mkdir(exist_ok=True)
+    settings: dict[str, Any] = {
+        "output": str(folder / "net.safetensors"),
+        "network": {"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+        "patch": 8,
+        "batch": 2,
+        "steps": 1,
+        "validate_every": 1,
+        "validation_count": 1,
+        "device": "cpu",
+        "trackers": [],
+    }
+    file = folder / "workflow.yaml"
+    file.write_text(yaml.safe_dump({"train": settings | train}), encoding="utf-8")
+    run_workflow(file)
+    record: dict[str, Any] = json.loads((folder / "net.train.json").read_text(encoding="utf-8"))
+    return record
+
+
+def test_a_loss_is_the_sum_that_the_file_states(tmp_path: Path) -> None:
+    image = save_raster(scene(size=96), tmp_path / "scene.tif")
+
+    def first(name: str, loss: Any) -> float:
+        record = run(tmp_path / name, references=[{"path": str(image)}], sensor="generic-gaussian", loss=loss)
+        return float(record["history"][0]["loss"])
+
+    plain = first("plain", "l1")
+    consistent = first("consistent", {"data_consistency": 1.0})
+    assert consistent > 0
+    together = first("together", {"l1": 2.0, "data_consistency": {"weight": 0.5}})
+    assert together == pytest.approx(2 * plain + 0.5 * consistent, rel=1e-5)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_measured_pair_reports_how_far_it_is_displaced(tmp_path: Path, align: bool) -> None:
+    """The coarse scene was seen from one fine pixel farther on along y, two along x: all lies nearer to the edge."""
+    wide = scene(size=136)
+    fine = save_raster(
+        Raster.from_array(wide.read().values[4:-4, 4:-4], affine=np.diag([10.0, -10.0, 1.0]), axes="yx"),
+        tmp_path / "fine.tif",
+    )
+    moved = Raster.from_array(wide.read().values[5:-3, 6:-2], affine=np.diag([10.0, -10.0, 1.0]), axes="yx")
+    low = save_raster(degrade(moved, 2, sensor="box"), tmp_path / "low.tif")
+
+    record = run(tmp_path / "out", references=[{"path": str(fine), "low": str(low), "align": align}])
+
+    told = record["data"][0]["low"]
+    assert told["aligned"] is align
+    assert told["shift"] == pytest.approx([-1.0, -2.0], abs=0.1)
+    assert "measured" in record["scores"]
+
+
+def test_a_folder_of_pictures_trains_a_network_for_photographs(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    torch = pytest.importorskip("torch")
+    crop = open_raster(ROOT / "examples/data/sentinel2_crop.tif")
+    values = torch.from_numpy(crop.read().values[:3].astype(np.float32))[None]
+    shown = (resample(values, (120, 160))[0] / 3000).clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
+    for number, part in enumerate(np.split(shown, 2, axis=1)):
+        image.fromarray(np.ascontiguousarray(part)).save(tmp_path / f"{number:04d}.png")
+
+    record = run(
+        tmp_path / "out",
+        references=[{"path": str(tmp_path / "*.png")}],
+        sensor="generic-gaussian",
+        normalization={"kind": "fixed", "scale": [255.0]},
+        validation_fraction=0.4,
+    )
+
+    assert [entry["name"] for entry in record["data"]] == ["0000.png", "0001.png"]
+    network = load_network(tmp_path / "out" / "net.safetensors")
+    assert (network.spec.ndim, network.spec.in_channels) == (2, 3)
