@@ -389,6 +389,54 @@ def test_what_is_no_stack_of_slices_is_refused(
         open_raster(write_series(tmp_path / "ct", hounsfield(), **more))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (b"-0.28\\0.96\\0.0", b"-0.28\\0.9\x146\\0.", "ImageOrientationPatient .* is no number"),
+        (b"-0.28\\0.96\\0.0", b"-0.28\\0.960000", "ImageOrientationPatient is .* expected 6"),
+        (b"\x28\x00\x10\x00US", b"\x28\x00\x10\x00\x55\x0f", "Rows is damaged|header is damaged"),
+        (b"\x28\x00\x01\x01US", b"\x28\x00\x09\x01US", "does not say BitsStored"),
+        (b"\x28\x00\x00\x01US\x02\x00\x10\x00", b"\x28\x00\x00\x01US\x02\x00\x08\x00", "12 of 8 bits"),
+        (b"-1024.0", b"-10\x8d4.0", "RescaleIntercept .* is no number"),
+        (b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.1.1\0", "TransferSyntaxUID .* is none"),
+        (b"0.8\\0.7 ", b"-.8\\0.7 ", "expected more than 0"),
+    ],
+)
+def test_damaged_headers_are_told_in_one_line(tmp_path: Path, before: bytes, after: bytes, message: str) -> None:
+    folder = write_series(tmp_path / "ct", hounsfield())
+    files = sorted(folder.iterdir())
+    for file in files if b"840" in before else files[2:3]:
+        content = file.read_bytes()
+        assert content.count(before) >= 1
+        assert len(before) == len(after)
+        file.write_bytes(content.replace(before, after, 1))
+    with pytest.raises(FormatError, match=message) as told:
+        open_raster(folder)
+    assert "\n" not in str(told.value)
+    assert str(told.value).startswith("ct: ")
+
+
+def test_a_slope_of_nothing_is_refused(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "ct", hounsfield())
+    file = sorted(folder.iterdir())[1]
+    head = pydicom.dcmread(file)
+    head.RescaleSlope = 0
+    head.save_as(file)
+    with pytest.raises(FormatError, match="RescaleSlope 0"):
+        open_raster(folder)
+
+
+@pytest.mark.parametrize("place", ["head", "meta"])
+def test_an_image_whose_header_was_cut_off_is_not_passed_over(tmp_path: Path, place: str) -> None:
+    folder = write_series(tmp_path / "ct", hounsfield())
+    last = max(folder.iterdir(), key=lambda f: float(pydicom.dcmread(f).ImagePositionPatient[2]))
+    content = last.read_bytes()
+    end = content.index(b"\x28\x00\x02\x00") if place == "head" else 200
+    last.write_bytes(content[:end])
+    with pytest.raises(FormatError, match=f"{last.name}: its header"):
+        open_raster(folder)
+
+
 def test_other_files_in_the_folder_do_not_disturb(tmp_path: Path) -> None:
     values = hounsfield()
     folder = write_series(tmp_path / "ct", values)

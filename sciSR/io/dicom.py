@@ -147,6 +147,8 @@ def _unit(series: Series) -> str | None:
 
 def _sidecar(series: Series) -> dict[str, Any]:
     """A BIDS sidecar: times in seconds, what the scanner and the protocol were."""
+    from sciSR.io.dicom_head import number
+
     head = series.head
     fields: dict[str, Any] = {}
     for keyword, field in _SIDECAR.items():
@@ -154,8 +156,9 @@ def _sidecar(series: Series) -> dict[str, Any]:
         if value not in (None, ""):
             fields[field] = float(value) if isinstance(value, float) else str(value)
     for keyword, field in _SECONDS.items():
-        if head.get(keyword) not in (None, ""):
-            fields[field] = float(head[keyword].value) / 1000
+        seconds = number(head, keyword)
+        if seconds is not None:
+            fields[field] = seconds / 1000
     unit = _unit(series)
     return fields if unit is None else {**fields, "Units": unit}
 

@@ -13,39 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 
 from sciSR.errors import FormatError, GeometryError
+from sciSR.io.dicom_head import TELLING, check_numbers, frames, number, read_head
 
 __all__ = ["Series", "Slice", "read_series"]
 
 _TILT = 1e-3  # sideways drift of the slices along the stack that is still rounding: 0.06 degrees
 _UNEVEN = 1e-2  # deviation of one slice distance from their mean that is still rounding
 _SAME = 1e-4  # difference of direction cosines that is still rounding
-_TELLING = (
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "AcquisitionNumber",
-    "DiffusionBValue",
-    "InversionTime",
-    "ImageType",
-)
-_TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality",
-    "InstanceNumber", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness", "SpacingBetweenSlices",
-    "GantryDetectorTilt", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "Manufacturer",
-    "ManufacturerModelName", "ProtocolName", "BodyPartExamined", "PatientPosition", "MagneticFieldStrength",
-    "RepetitionTime", "FlipAngle", "KVP", "ConvolutionKernel", "Units", *_TELLING,
-)  # fmt: skip
-_SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-_OF_FRAMES = {"EffectiveEchoTime": "EchoTime", "TemporalPositionIndex": "TemporalPositionIdentifier"}
-"""Keyword of a frame -> that of a file of one slice, where they differ."""
-
 Vector = NDArray[np.float64]
 
 
@@ -108,46 +86,17 @@ def read_series(path: str, series: int | str | None = None) -> Series:
     found: dict[str, list[Any]] = defaultdict(list)
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         if entry.is_file() and not entry.name.startswith("."):
-            head = _read(entry.path)
-            if head is not None and "Rows" in head:
-                found[str(head.get("SeriesInstanceUID", ""))].extend(_frames(head))
+            head = read_head(entry.path)
+            if head is not None:
+                found[str(head.get("SeriesInstanceUID", ""))].extend(frames(head))
     heads = _chosen(found, series, name)
     _check_alike(heads, name)
     return _stacked(heads, name)
 
 
-def _read(path: str) -> Any:
-    """A file's data set without pixels, or None if it is no DICOM file."""
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS, _SHARED, _EACH])
-    except (InvalidDicomError, EOFError):
-        return None
-
-
-def _frames(head: Any) -> list[Any]:
-    """A data set for each frame as if it were a file of its own: what all share, and what its own groups say."""
-    if _EACH not in head:
-        return [head]
-    general = [element for element in head if element.keyword not in (_SHARED, _EACH, "NumberOfFrames")]
-    frames = []
-    for number, own in enumerate(head[_EACH]):
-        frame = pydicom.Dataset()
-        for element in general:
-            frame.add(element)
-        for groups in (*head.get(_SHARED, []), own):
-            for group in groups:
-                for element in group.value[0] if group.VR == "SQ" and group.value else ():
-                    keyword = _OF_FRAMES.get(element.keyword, element.keyword)
-                    if keyword in _TAGS:
-                        setattr(frame, keyword, element.value)
-        frame.filename, frame.file_meta, frame.number = head.filename, head.file_meta, number
-        frames.append(frame)
-    return frames
-
-
 def _head(path: str, name: str) -> Any:
-    head = _read(path)
-    if head is None or "Rows" not in head:
+    head = read_head(path)
+    if head is None:
         raise FormatError(f"{name}: not a DICOM image")
     return head
 
@@ -177,18 +126,18 @@ def _title(heads: list[Any]) -> str:
 def _check_alike(heads: Sequence[Any], name: str) -> None:
     """Refuse what is not one scalar image a file, all of one size, type and direction."""
     for head in heads:
+        check_numbers(head, name)
         if int(head.get("NumberOfFrames") or 1) > 1:
             raise FormatError(f"{name}: several frames in one file that does not say where they lie; convert it first")
         if int(head.BitsAllocated) == 1:
             raise FormatError(f"{name}: single bits, a segmentation; convert it to a label map in NIfTI first")
-        if int(head.get("SamplesPerPixel") or 1) != 1 or not str(head.PhotometricInterpretation).startswith(
-            "MONOCHROME"
-        ):
-            raise FormatError(f"{name}: {head.PhotometricInterpretation} images; expected one grey value a pixel")
+        colors = str(head.get("PhotometricInterpretation"))
+        if int(head.get("SamplesPerPixel") or 1) != 1 or not colors.startswith("MONOCHROME"):
+            raise FormatError(f"{name}: {colors} images; expected one grey value a pixel")
         if "ModalityLUTSequence" in head:
             raise FormatError(f"{name}: values through a lookup table; expected RescaleSlope and RescaleIntercept")
         for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-            if head.get(tag) is None:
+            if not head.get(tag):
                 raise FormatError(
                     f"{name}: images without {tag}; expected cross-sections (CT, MR, PET), not projections"
                 )
@@ -200,7 +149,9 @@ def _check_alike(heads: Sequence[Any], name: str) -> None:
         vectors = np.array([head[tag].value for head in heads], dtype=np.float64)
         if np.abs(vectors - vectors[0]).max() > tolerance:
             raise GeometryError(f"{name}: {tag} differs between its images (a scout among them?); split the series")
-    syntax = heads[0].file_meta.TransferSyntaxUID
+    syntax = heads[0].file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_transfer_syntax:
+        raise FormatError(f"{name}: TransferSyntaxUID {syntax} is none; the file is damaged")
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise FormatError(f"{name}: compressed as {syntax.name}; install pylibjpeg with its plug-ins, or decompress it")
 
@@ -216,7 +167,7 @@ def _stacked(heads: Sequence[Any], name: str) -> Series:
         raise GeometryError(f"{name}: ImageOrientationPatient {direction.ravel().tolist()} is not two unit vectors")
     normal = np.cross(*direction)
     ordered = sorted(
-        heads, key=lambda h: (float(np.dot(h.ImagePositionPatient, normal)), int(h.get("InstanceNumber") or 0))
+        heads, key=lambda h: (float(np.dot(h.ImagePositionPatient, normal)), number(h, "InstanceNumber") or 0)
     )
     positions = np.array([h.ImagePositionPatient for h in ordered], dtype=np.float64)
     notes: list[str] = []
@@ -280,7 +231,7 @@ def _check_repeats(ordered: Sequence[Any], along: Vector, name: str) -> None:
     if not len(same):
         return
     first, second = ordered[int(same[0])], ordered[int(same[0]) + 1]
-    differs = [tag for tag in _TELLING if str(first.get(tag)) != str(second.get(tag))]
+    differs = [tag for tag in TELLING if str(first.get(tag)) != str(second.get(tag))]
     why = f"they differ in {', '.join(differs)}" if differs else "they are copies, by their headers"
     shared = f"{len({*same, *(same + 1)})} of {len(ordered)} images share their place with another"
     raise FormatError(f"{name}: {shared}, {why}; split the series")
