@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciSR.raster import Block, BlockSource, Window
+from sciSR.raster import Block, BlockSource, Window, streams_by_slabs
 
 __all__ = ["DerivedSource", "RecordedSource", "RollingRows", "rows_in_order"]
 
@@ -42,8 +42,8 @@ class DerivedSource:
 
     @property
     def by_slabs(self) -> bool:
-        """Whether the source streams slab after slab, and should be streamed because its values cost much."""
-        return bool(getattr(self._inner, "by_slabs", False))
+        """Whether the other source streams slab after slab, and so this one too."""
+        return streams_by_slabs(self._inner)
 
     def read(self, window: Window) -> Block:
         """The values under ``window``."""
@@ -85,7 +85,7 @@ def rows_in_order(source: BlockSource, lead: int) -> Iterator[Callable[[Window],
         source: what is read.
         lead: number of the axes before the spatial ones.
     """
-    if not getattr(source, "by_slabs", False):
+    if not streams_by_slabs(source):
         yield source.read
         return
     rows = RollingRows(source, lead)

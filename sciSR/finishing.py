@@ -86,8 +86,7 @@ class _Finished(DerivedSource):
     def chunks(self) -> tuple[int, ...]:
         spatial = self._raster.grid.shape
         most = _WINDOW[len(spatial)]
-        lead = tuple(1 if a == "t" else n for a, n in zip(self._raster.axes, self._raster.leading, strict=False))
-        return lead + tuple(min(most, n) for n in spatial)
+        return self._raster.one_time + tuple(min(most, n) for n in spatial)
 
     def record(self) -> dict[str, Any]:
         record = getattr(self._inner, "record", None)
@@ -105,7 +104,7 @@ class _Finished(DerivedSource):
     @property
     def _slabs(self) -> tuple[int, ...]:
         across = self._raster.grid.shape[1:]
-        return (*self.chunks[: self._lead], max(1, _SLAB // math.prod(across)), *across)
+        return (*self._raster.one_time, max(1, _SLAB // math.prod(across)), *across)
 
     def read(self, window: Window) -> Block:
         return self._filtered(window, self._inner.read)

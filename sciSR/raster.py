@@ -7,7 +7,7 @@ and :attr:`Raster.array` is an xarray view on the same source over dask, compute
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -22,7 +22,18 @@ from sciSR.grid import RAS_MM, Grid
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["ArraySource", "Block", "BlockSource", "Channel", "Metadata", "Raster", "TimeAxis", "Window", "windows"]
+__all__ = [
+    "ArraySource",
+    "Block",
+    "BlockSource",
+    "Channel",
+    "Metadata",
+    "Raster",
+    "TimeAxis",
+    "Window",
+    "gathered",
+    "windows",
+]
 
 Window = tuple[slice, ...]
 """One slice with whole start and stop per axis of the raster, step 1."""
@@ -183,9 +194,25 @@ class Raster:
         """Lengths of the axes before the spatial ones (t, c)."""
         return self.shape[: -len(self.grid.shape)]
 
+    @property
+    def times(self) -> int:
+        """Number of time steps; 1 where there is no time axis."""
+        return self.shape[self.axes.index("t")] if "t" in self.axes else 1
+
+    @property
+    def one_time(self) -> tuple[int, ...]:
+        """Lengths of the axes before the spatial ones in one time step: all channels."""
+        return tuple(1 if axis == "t" else n for axis, n in zip(self.axes, self.leading, strict=False))
+
     def read(self, window: Window | None = None) -> Block:
-        """Values and validity under ``window`` (None: all of it)."""
-        return self.source.read(tuple(slice(0, n) for n in self.shape) if window is None else window)
+        """Values and validity under ``window`` (None: all of it).
+
+        All of a network's result is streamed, as a writer takes it: its engine then computes each value once.
+        """
+        whole = tuple(slice(0, n) for n in self.shape)
+        if window in (None, whole) and streams_by_slabs(self.source):
+            return gathered(self.source.stream(), whole, self.dtype)
+        return self.source.read(whole if window is None else window)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value exactly once, in blocks ordered so that the leading axes grow."""
@@ -315,10 +342,41 @@ class Raster:
         return from_xarray(array, **changes)
 
 
+def streams_by_slabs(source: BlockSource) -> bool:
+    """Whether a source streams slab after slab, all channels at once, and is better streamed than read."""
+    return bool(getattr(source, "by_slabs", False))
+
+
 def windows(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Window]:
     """Windows of at most ``chunks`` that cover ``shape`` exactly once, last axis fastest."""
     parts = [[slice(a, min(a + c, n)) for a in range(0, n, c)] for n, c in zip(shape, chunks, strict=True)]
     return (tuple(window) for window in product(*parts))
+
+
+def gathered(blocks: Iterable[tuple[Window, Block]], window: Window, dtype: np.dtype[Any] | None = None) -> Block:
+    """One block of ``window`` from blocks that cover it and may reach out of it; ``dtype`` or that of the first.
+
+    Example:
+        >>> halves = [((slice(0, 2),), Block(np.array([1, 2]))), ((slice(2, 4),), Block(np.array([3, 4])))]
+        >>> gathered(halves, (slice(1, 4),)).values
+        array([2, 3, 4])
+    """
+    shape = tuple(part.stop - part.start for part in window)
+    values: NDArray[Any] | None = None if dtype is None else np.empty(shape, dtype)
+    valid: NDArray[Any] | None = None
+    for at, block in blocks:
+        common = [(max(a.start, w.start), min(a.stop, w.stop)) for a, w in zip(at, window, strict=True)]
+        if any(stop <= start for start, stop in common):
+            continue
+        into = tuple(slice(start - w.start, stop - w.start) for (start, stop), w in zip(common, window, strict=True))
+        part = tuple(slice(start - a.start, stop - a.start) for (start, stop), a in zip(common, at, strict=True))
+        values = np.empty(shape, block.values.dtype) if values is None else values
+        values[into] = block.values[part]
+        if block.valid is not None:
+            valid = np.ones(shape, bool) if valid is None else valid
+            valid[into] = block.valid[part]
+    assert values is not None, "blocks cover the window"
+    return Block(values, None if valid is None or valid.all() else valid)
 
 
 class ArraySource:

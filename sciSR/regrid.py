@@ -7,6 +7,7 @@ network is taken as it streams, each value once, and only the rows under the ker
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,12 +73,9 @@ class RegriddedSource(DerivedSource):
     @property
     def chunks(self) -> tuple[int, ...]:
         """Slabs along the first spatial axis, one time step and all channels, of some eight million values."""
-        sizes = list(self._shape)
-        if "t" in self._raster.axes:
-            sizes[self._raster.axes.index("t")] = 1
-        row = int(np.prod(sizes)) // sizes[self._lead]
-        sizes[self._lead] = max(1, min(sizes[self._lead], _BLOCK_VALUES // max(1, row)))
-        return tuple(sizes)
+        lead, (first, *rest) = self._raster.one_time, self._shape[self._lead :]
+        rows = _BLOCK_VALUES // max(1, math.prod((*lead, *rest)))
+        return (*lead, max(1, min(first, rows)), *rest)
 
     def record(self) -> dict[str, Any]:
         """What was done, for the run record."""

@@ -257,9 +257,8 @@ def _central(raster: Raster) -> dict[str, slice]:
         return {}
     window = {}
     if "t" in raster.axes:
-        size = raster.shape[raster.axes.index("t")]
-        window["t"] = slice(size // 2, size // 2 + 1)
-        count //= size
+        window["t"] = slice(raster.times // 2, raster.times // 2 + 1)
+        count //= raster.times
     shrink = max(1.0, (count / _RESIDUAL_VALUES) ** (1 / len(raster.grid.shape)))
     for axis, n in zip(raster.grid.axes, raster.grid.shape, strict=True):
         kept = max(1, int(n / shrink))

@@ -26,7 +26,7 @@ from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
 from sciSR.normalization import IntensityMap
 from sciSR.openvino_backend import OpenVinoRunner
-from sciSR.raster import Block, Raster, Window
+from sciSR.raster import Block, Raster, Window, gathered
 from sciSR.tiling import Tile, TilePlan
 
 __all__ = ["TileJob", "UpscaledSource", "fitting_plan", "gathered", "worker_count"]
@@ -198,20 +198,11 @@ class UpscaledSource:
 
     def read(self, window: Window) -> Block:
         """The values under ``window``: the tiles it meets are run, the last few kept for the next call."""
-        lead = len(self._shape) - len(self.job.plan.shape)
-        spatial = window[lead:]
-        values = np.empty(tuple(p.stop - p.start for p in window), self.dtype)
-        valid = np.ones(values.shape, bool)
-        for time in self.times:
-            if time is not None and not window[0].start <= time < window[0].stop:
-                continue
-            for tile in self.job.plan.covering(spatial):
-                block = self._tile(tile, time)
-                target, source = _overlap(window, self._window(tile, time))
-                values[target] = block.values[source]
-                if block.valid is not None:
-                    valid[target] = block.valid[source]
-        return Block(values, None if valid.all() else valid)
+        spatial = window[len(self._shape) - len(self.job.plan.shape) :]
+        times = self.times if self.times == [None] else self.times[window[0]]
+        keys = product(times, self.job.plan.covering(spatial))
+        tiles = ((self._window(tile, time), self._tile(tile, time)) for time, tile in keys)
+        return gathered(tiles, window, self.dtype)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, tile by tile in order, several tiles under way."""
@@ -297,30 +288,6 @@ def fitting_plan(job: TileJob) -> TilePlan:
             plan = replace(plan, tile=smaller)
         else:
             return plan
-
-
-def _overlap(window: Window, other: Window) -> tuple[Window, Window]:
-    """The common part of two windows, seen from each."""
-    target, source = [], []
-    for a, b in zip(window, other, strict=True):
-        start, stop = max(a.start, b.start), min(a.stop, b.stop)
-        target.append(slice(start - a.start, stop - a.start))
-        source.append(slice(start - b.start, stop - b.start))
-    return tuple(target), tuple(source)
-
-
-def gathered(blocks: Sequence[tuple[Window, Block]], window: Window) -> Block:
-    """One block of the whole ``window`` from blocks that cover it."""
-    if len(blocks) == 1:
-        return blocks[0][1]
-    values = np.empty(tuple(p.stop - p.start for p in window), blocks[0][1].values.dtype)
-    valid = None if all(block.valid is None for _, block in blocks) else np.ones(values.shape, bool)
-    for at, block in blocks:
-        target, _ = _overlap(window, at)
-        values[target] = block.values
-        if valid is not None and block.valid is not None:
-            valid[target] = block.valid
-    return Block(values, valid)
 
 
 def _use_threads(threads: int) -> None:

@@ -13,7 +13,7 @@ from sciSR.encoding import Encoding
 from sciSR.errors import GeometryError, InputError
 from sciSR.grid import RAS_MM, Grid
 from sciSR.io import open_raster, save_raster
-from sciSR.raster import ArraySource, Block, Channel, Raster, TimeAxis, slab_chunks, windows
+from sciSR.raster import ArraySource, Block, Channel, Raster, TimeAxis, gathered, slab_chunks, windows
 
 OBLIQUE = np.array([[1.9, 0.3, 0.1, -40], [-0.2, -2.8, 0.2, 50], [0.1, 0.4, 3.9, 60], [0, 0, 0, 1]])
 NORTH_UP = np.array([[10.0, 0, 500000], [0, -10, 4200000], [0, 0, 1]])
@@ -249,3 +249,30 @@ def test_a_raster_shows_itself_in_one_short_line(tmp_path: Path) -> None:
     volume = Raster.from_array(np.zeros((2, 3, 4)), affine=np.eye(4), axes="zyx", unit="HU", name="a")
     from_file = open_raster(save_raster(volume, tmp_path / "a.nii.gz"), unit="HU")
     assert repr(from_file) == "<Raster a.nii.gz: z 2, y 3, x 4; float64 HU; 1 x 1 x 1 mm, RAS+ mm>"
+
+
+def test_blocks_that_reach_out_are_gathered_once() -> None:
+    whole = np.arange(2 * 9 * 7).reshape(2, 9, 7)
+    valid = whole % 5 > 0
+    blocks = [
+        (window, Block(whole[window], None if valid[window].all() else valid[window]))
+        for window in windows(whole.shape, (2, 4, 3))
+    ]
+    window = (slice(0, 1), slice(3, 8), slice(2, 7))
+    block = gathered(blocks, window, np.dtype("f8"))
+    assert block.values.dtype == np.float64
+    assert block.valid is not None
+    np.testing.assert_array_equal(block.values, whole[window])
+    np.testing.assert_array_equal(block.valid, valid[window])
+    part = gathered(blocks, (slice(0, 1), slice(1, 2), slice(0, 3)))
+    assert part.values.tolist() == [[[7, 8, 9]]]
+    assert part.valid is None
+    blocks[0][1].values[:] = -1
+    assert part.values.min() == 7
+
+
+def test_one_time_has_all_channels_and_not_the_space() -> None:
+    series = Raster.from_array(np.zeros((4, 3, 2, 5, 6)), affine=np.eye(4), axes="tczyx")
+    assert (series.times, series.one_time) == (4, (1, 3))
+    scene = Raster.from_array(np.zeros((3, 5, 6)), affine=np.eye(3), axes="cyx")
+    assert (scene.times, scene.one_time) == (1, (3,))

@@ -97,12 +97,8 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     precision = "float32" if section.precision in ("auto", "int8") else section.precision
     plain = {"precision": precision, "backend": "torch", "normalization": Normalization(), "workers": 1}
     probe = refined(raster, found.model, section, tile=size, **plain)
-    lead = len(probe.leading)
-    spatial = tuple(slice(n // 2, n // 2 + 1) for n in probe.grid.shape)
-    window = (
-        *(slice(0, 1) if a == "t" else slice(0, n) for a, n in zip(probe.axes[:lead], probe.leading, strict=True)),
-        *spatial,
-    )
+    spatial = (slice(n // 2, n // 2 + 1) for n in probe.grid.shape)
+    window = (*(slice(0, n) for n in probe.one_time), *spatial)
     probe.read(window)  # the first run also sets things up
     start = time.perf_counter()
     plan = refined(raster, found.model, section, tile=size, **plain)

@@ -24,7 +24,7 @@ from sciSR.derived import DerivedSource, rows_in_order
 from sciSR.encoding import work_dtype
 from sciSR.errors import InputError
 from sciSR.kernels import KERNELS, Kernel, centres, mirrored, taps
-from sciSR.raster import Block, BlockSource, Raster, Window
+from sciSR.raster import Block, BlockSource, Raster, Window, gathered
 from sciSR.resampling import apply_taps, sample_axis, sampling_taps, upsample
 from sciSR.tiling import Tile, TilePlan
 
@@ -109,36 +109,21 @@ class _Enforced(DerivedSource):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        lead = tuple(1 if a == "t" else n for a, n in zip(self._result.axes, self._result.leading, strict=False))
         first = self._fine(self._plan[0].core)
-        return lead + tuple(p.stop - p.start for p in first)
+        return self._result.one_time + tuple(p.stop - p.start for p in first)
 
     def read(self, window: Window) -> Block:
-        shape = tuple(p.stop - p.start for p in window)
-        values, valid = np.empty(shape, self.dtype), np.ones(shape, bool)
-        for outer, tile in self._meeting(window):
-            whole = (*outer, *self._fine(tile.core))
-            common = [(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(window, whole, strict=True)]
-            if any(stop <= start for start, stop in common):
-                continue
-            block = self._tile(outer, tile)
-            into = tuple(slice(a - p.start, b - p.start) for (a, b), p in zip(common, window, strict=True))
-            of = tuple(slice(a - q.start, b - q.start) for (a, b), q in zip(common, whole, strict=True))
-            values[into] = block.values[of]
-            if block.valid is not None:
-                valid[into] = block.valid[of]
-        return Block(values, None if valid.all() else valid)
+        tiles = self._meeting(window)
+        return gathered(((w, self._tile(outer, tile)) for w, outer, tile in tiles), window, self.dtype)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, tile by tile; of a network's result in rows of tiles, so that it is computed once."""
         with rows_in_order(self._inner, self._lead) as read:
-            for outer, tile in self._meeting(tuple(slice(0, n) for n in self.shape)):
-                window = (*outer, *self._fine(tile.core))
-                if all(p.stop > p.start for p in window):
-                    yield window, self._run(outer, tile, read)
+            for window, outer, tile in self._meeting(tuple(slice(0, n) for n in self.shape)):
+                yield window, self._run(outer, tile, read)
 
-    def _meeting(self, window: Window) -> Iterator[tuple[Window, Tile]]:
-        """Each time with all channels, and the tiles whose fine pixels may meet ``window``."""
+    def _meeting(self, window: Window) -> Iterator[tuple[Window, Window, Tile]]:
+        """The fine pixels of each tile that meet ``window``, the part of its axes before the spatial ones, the tile."""
         spatial = zip(window[self._lead :], self._result.grid.shape, self._low.grid.shape, strict=True)
         coarse = tuple(slice(p.start * m // n, -(-p.stop * m // n)) for p, n, m in spatial)
         lead = [
@@ -147,7 +132,9 @@ class _Enforced(DerivedSource):
         ]
         for outer in product(*lead):
             for tile in self._plan.covering(coarse):
-                yield outer, tile
+                whole = (*outer, *self._fine(tile.core))
+                if all(max(p.start, q.start) < min(p.stop, q.stop) for p, q in zip(window, whole, strict=True)):
+                    yield whole, outer, tile
 
     def _fine(self, coarse: Window) -> Window:
         """The fine pixels whose centres lie in ``coarse``, so that cores cover the fine grid exactly once."""

@@ -167,9 +167,10 @@ def _scores(
 ) -> list[Score]:
     """The rows of one method."""
     spatial = reference.grid.shape
-    times = reference.shape[reference.axes.index("t")] if "t" in reference.axes else 1
     channels = len(reference.channels)
-    tallies = [Tally(spatial, channels=channels, regions=len(regions.names), data_range=peak) for _ in range(times)]
+    tallies = [
+        Tally(spatial, channels=channels, regions=len(regions.names), data_range=peak) for _ in range(reference.times)
+    ]
     done = 0
     for window, block in slabs(raster):
         truth = reference.read(window)

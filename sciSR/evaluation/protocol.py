@@ -168,7 +168,7 @@ def _window(
     limits = dict(sizes)
     window: dict[str, slice] = {}
     if crop == "auto":
-        times = raster.shape[raster.axes.index("t")] if "t" in raster.axes else 1
+        times = raster.times
         steps = max(1, min(times, _CROP_VALUES * times // math.prod(raster.shape)))
         if steps < times:
             window["t"] = slice((times - steps) // 2, (times - steps) // 2 + steps)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sciSR.errors import RunError
 from sciSR.metrics import SSIMStream
-from sciSR.raster import Block, Raster, Window
+from sciSR.raster import Block, Raster, Window, gathered
 
 __all__ = ["Tally", "slabs"]
 
@@ -131,31 +131,16 @@ def slabs(raster: Raster) -> Iterator[tuple[Window, Block]]:
         pending.append((window, block))
         whole = window[: lead + 1] + tuple(slice(0, n) for n in raster.shape[lead + 1 :])
         if sum(b.values.size for _, b in pending) == math.prod(p.stop - p.start for p in whole):
-            yield whole, _joined(whole, pending)
+            yield whole, gathered(pending, whole)
             pending = []
 
 
 def _read(raster: Raster) -> Iterator[tuple[Window, Block]]:
     lead = len(raster.leading)
-    times = raster.shape[raster.axes.index("t")] if "t" in raster.axes else None
-    row = math.prod(raster.shape) // (times or 1) // raster.shape[lead]
+    row = math.prod(raster.shape) // raster.times // raster.shape[lead]
     rows = max(1, _SLAB_VALUES // row)
-    for t in range(times or 1):
+    for t in range(raster.times):
         for start in range(0, raster.shape[lead], rows):
             at = {"t": slice(t, t + 1), raster.axes[lead]: slice(start, min(start + rows, raster.shape[lead]))}
             window = tuple(at.get(axis, slice(0, n)) for axis, n in zip(raster.axes, raster.shape, strict=True))
             yield window, raster.read(window)
-
-
-def _joined(whole: Window, parts: list[tuple[Window, Block]]) -> Block:
-    if len(parts) == 1:
-        return parts[0][1]
-    shape = tuple(part.stop - part.start for part in whole)
-    values = np.empty(shape, parts[0][1].values.dtype)
-    valid = np.ones(shape, bool)
-    for window, block in parts:
-        at = tuple(slice(p.start - w.start, p.stop - w.start) for p, w in zip(window, whole, strict=True))
-        values[at] = block.values
-        if block.valid is not None:
-            valid[at] = block.valid
-    return Block(values, None if valid.all() else valid)

@@ -248,9 +248,8 @@ def _marks(encoding: Encoding) -> bool:
 def _chunks(raster: Raster) -> tuple[int, ...]:
     spatial = len(raster.grid.shape)
     size = _SCENE_CHUNK if spatial == 2 else _VOLUME_CHUNK
-    lead = tuple(n if axis == "c" else 1 for axis, n in zip(raster.axes, raster.leading, strict=False))
     first, *rest = raster.grid.shape
-    return (*lead, min(_rows(raster, size), first), *(min(size, n) for n in rest))
+    return (*raster.one_time, min(_rows(raster, size), first), *(min(size, n) for n in rest))
 
 
 def _rows(raster: Raster, size: int) -> int:
