@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -193,12 +194,7 @@ def table(rows: dict[str, Any], options: argparse.Namespace) -> str:
         "| method | PSNR, dB | SSIM | wall, s | processor, s | load | |",
         "|---|---|---|---|---|---|---|",
     ]
-    for arm in ARMS:
-        if row := rows.get(f"head/{arm}"):
-            lines.append(
-                f"| {TITLES[arm]} | {row['psnr']:.2f} | {row['ssim']:.4f} | {row['wall']:.0f} | "
-                f"{row['processor']:.0f} | {row['load']:.1f} | {row['note']} |"
-            )
+    lines += _lines(rows, "head", lambda row: f"{row['psnr']:.2f} | {row['ssim']:.4f}")
     lines += [
         "",
         "## Clinical T1 with contrast agent, 256 x 256 x 25 voxels of 0.78 x 0.78 x 6.5 mm, slices four for one",
@@ -210,13 +206,17 @@ def table(rows: dict[str, Any], options: argparse.Namespace) -> str:
         "| method | residual | detail | wall, s | processor, s | load | |",
         "|---|---|---|---|---|---|---|",
     ]
-    for arm in ARMS:
-        if row := rows.get(f"clinical/{arm}"):
-            lines.append(
-                f"| {TITLES[arm]} | {row['residual']:.2%} | {row['detail']:.2f} | {row['wall']:.0f} | "
-                f"{row['processor']:.0f} | {row['load']:.1f} | {row['note']} |"
-            )
+    lines += _lines(rows, "clinical", lambda row: f"{row['residual']:.2%} | {row['detail']:.2f}")
     return "\n".join(lines) + "\n"
+
+
+def _lines(rows: dict[str, Any], scan: str, scores: Callable[[dict[str, Any]], str]) -> list[str]:
+    """A line for each method that was run on a scan."""
+    done = [(TITLES[arm], rows[f"{scan}/{arm}"]) for arm in ARMS if f"{scan}/{arm}" in rows]
+    return [
+        f"| {title} | {scores(row)} | {row['wall']:.0f} | {row['processor']:.0f} | {row['load']:.1f} | {row['note']} |"
+        for title, row in done
+    ]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from sciSR.degradation import load_sensor
 from sciSR.networks import build_network
 from sciSR.networks.checkpoint import save_checkpoint
+from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 
 NORTH_UP = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 4_200_000.0)
@@ -78,3 +79,17 @@ def write_weights(path: Path, *, ndim: int, in_channels: int = 1, scale: Any = 2
         name=path.stem,
     )
     return path
+
+
+def kept(network: SRNetwork, path: Path) -> Path:
+    """The file of a fitted method, with what its card says."""
+    assert network.card is not None
+    return save_checkpoint(
+        network,
+        path,
+        normalization=None,
+        sensor=network.card.sensor,
+        bands=None,
+        provenance=network.card.provenance,
+        name=path.stem,
+    )

@@ -18,8 +18,8 @@ from sciSR.degradation import load_sensor
 from sciSR.errors import InputError
 from sciSR.io import open_raster
 from sciSR.networks import build_network, load_network
-from sciSR.networks.checkpoint import save_checkpoint
 from sciSR.raster import Raster
+from tests.made_files import kept
 from tests.test_classical import greatest_tile_error, noise
 from tests.test_classical_back_projection import psnr
 from tests.test_classical_filters import raster
@@ -89,10 +89,7 @@ def test_contrast_and_level_do_not_matter(fitted: Dictionary) -> None:
 
 def test_survives_its_file(fitted: Dictionary, tmp_path: Path) -> None:
     assert fitted.card is not None
-    file = save_checkpoint(
-        fitted, tmp_path / "d.safetensors", normalization=None, sensor=fitted.card.sensor, bands=None,
-        provenance=fitted.card.provenance, name="d",
-    )  # fmt: skip
+    file = kept(fitted, tmp_path / "d.safetensors")
     again = load_network(file)
     x = noise(1, 1, 12, 12)
     assert torch.equal(again(x), fitted(x))

@@ -18,10 +18,10 @@ from sciSR.classical.phase_filter import phase_offsets, shuffle_phases, window_o
 from sciSR.degradation import load_sensor
 from sciSR.errors import InputError
 from sciSR.networks import load_network
-from sciSR.networks.checkpoint import save_checkpoint
 from sciSR.raster import Raster
 from sciSR.resampling import upsample
 from sciSR.sensors import Sensor
+from tests.made_files import kept
 from tests.test_classical import greatest_tile_error, noise
 from tests.test_classical_back_projection import mri, psnr, smooth
 
@@ -177,11 +177,7 @@ def test_least_squares_learns_from_slices_bands_and_noise() -> None:
 
 def test_least_squares_survives_its_file(tmp_path: Path) -> None:
     network = fit_least_squares([raster(smooth(1, 1, 80, 80)[0, 0])], ndim=2, scale=2, radius=(3, 3), sensor="box")
-    assert network.card is not None
-    file = save_checkpoint(
-        network, tmp_path / "lls.safetensors", normalization=None, sensor=network.card.sensor, bands=None,
-        provenance=network.card.provenance, name="lls",
-    )  # fmt: skip
+    file = kept(network, tmp_path / "lls.safetensors")
     again = load_network(file)
     x = noise(1, 1, 12, 12).float()
     assert isinstance(again, LeastSquares)
@@ -192,11 +188,7 @@ def test_least_squares_survives_its_file(tmp_path: Path) -> None:
 
 def test_a_fitted_filter_is_a_workflows_model_and_a_baseline(tmp_path: Path) -> None:
     network = fit_least_squares([raster(smooth(1, 1, 80, 80)[0, 0])], ndim=2, scale=2, radius=(2, 2), sensor="box")
-    assert network.card is not None
-    file = save_checkpoint(
-        network, tmp_path / "lls.safetensors", normalization=None, sensor=network.card.sensor, bands=None,
-        provenance=network.card.provenance, name="lls",
-    )  # fmt: skip
+    file = kept(network, tmp_path / "lls.safetensors")
     values = smooth(1, 1, 8, 40, 36)[0, 0].numpy().astype(np.float32)
     scan = Raster.from_array(values, affine=np.diag([0.5, 0.5, 2.0, 1.0]), axes="zyx")
     save_raster(scan, tmp_path / "scan.nii.gz")

@@ -11,7 +11,7 @@ from sciSR.networks import load_network
 from sciSR.training import train
 from sciSR.training.adversarial import Game
 from sciSR.training.setup import settings_of
-from tests.training_cases import QUICK, scene
+from tests.training_cases import QUICK, same_when_resumed, scene
 
 GAME: dict[str, Any] = {"discriminator": "patch", "features": 4, "layers": 1}
 
@@ -42,16 +42,7 @@ def test_every_game_is_played_and_logged(tmp_path: Path, trained: str, kind: str
 
 def test_a_game_goes_on_where_it_stopped(tmp_path: Path, trained: str) -> None:
     options = QUICK | {"network": trained, "patch": 12, "validation_fraction": 0.4, "adversarial": GAME, "steps": 6}
-    whole = train(scene(size=120), tmp_path / "whole" / "net.safetensors", **options).path
-
-    def stop(done: int, total: int) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
-
-    target = tmp_path / "net.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train(scene(size=120), target, **options, progress=stop)
-    assert train(scene(size=120), target, **options, resume=True).path.read_bytes() == whole.read_bytes()
+    assert same_when_resumed(tmp_path, 5, **options)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sciSR.errors import InputError
 from sciSR.networks import build_network, load_network
 from sciSR.training import train
 from sciSR.training.compression import sparsity
-from tests.training_cases import QUICK, scene
+from tests.training_cases import QUICK, same_when_resumed, scene
 
 LONGER = QUICK | {"validate_every": 20, "learning_rate": 3e-3, "validation_fraction": 0.4, "steps": 60}
 
@@ -35,16 +35,7 @@ def test_pruning_leaves_the_zeros_that_were_asked_for_and_the_quality(tmp_path: 
 
 def test_a_pruned_run_goes_on_where_it_stopped(tmp_path: Path, large: str) -> None:
     options = LONGER | {"network": large, "steps": 8, "validate_every": 2, "prune": 0.3}
-    whole = train(scene(size=120), tmp_path / "whole" / "net.safetensors", **options).path
-
-    def stop(done: int, total: int) -> None:
-        if done == 7:
-            raise KeyboardInterrupt
-
-    target = tmp_path / "net.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train(scene(size=120), target, **options, progress=stop)
-    assert train(scene(size=120), target, **options, resume=True).path.read_bytes() == whole.read_bytes()
+    assert same_when_resumed(tmp_path, 7, **options)
 
 
 def test_a_small_network_learns_from_a_large_one(tmp_path: Path, large: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sciSR.raster import Raster
+from sciSR.training import train
 
 QUICK: dict[str, Any] = {
     "network": {"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
@@ -28,6 +31,20 @@ def scene(seed: int = 0, size: int = 72, name: str = "scene") -> Raster:
     return Raster.from_array(
         (values * 100 + 500).astype(np.float32), affine=np.diag([10.0, -10.0, 1.0]), axes="yx", name=name
     )
+
+
+def same_when_resumed(folder: Path, after: int, **options: Any) -> bool:
+    """Whether a run that is stopped after some steps and taken up again leaves the weights of one that is not."""
+    whole = train(scene(size=120), folder / "whole" / "net.safetensors", **options).path
+
+    def stop(done: int, total: int) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    target = folder / "net.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(scene(size=120), target, **options, progress=stop)
+    return train(scene(size=120), target, **options, resume=True).path.read_bytes() == whole.read_bytes()
 
 
 def volume(shape: tuple[int, int, int] = (48, 48, 48), name: str = "volume") -> Raster:
