@@ -7,6 +7,7 @@ result is the whole-image result: zero rows stand where the network's own paddin
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +17,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from sciSR.filters import TILE, WinogradFilter, suits
+from sciSR.filters import FewFilter, Filter, TileFilter, is_few, is_tiled
 from sciSR.networks.attention import ChannelAttention
 from sciSR.networks.blocks import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
 from sciSR.networks.spec import SRNetwork
 from sciSR.networks.upsamplers import CubicUpsampling
 from sciSR.row_ops import (
+    AddedRows,
     ConvolutionRows,
     CroppedRows,
+    FilterRows,
     Join,
     NotStreamableError,
     PaddedRows,
@@ -32,7 +35,6 @@ from sciSR.row_ops import (
     RowOp,
     TransposedRows,
     UpsampledRows,
-    WinogradRows,
     joined,
 )
 
@@ -81,7 +83,7 @@ class RowProgram:
         nodes: per operation, the numbers of the values it takes and how to make it; value 0 is the input.
         widest: the largest number of values that one input pixel becomes in any layer, for choosing strips.
         unit: whole numbers of rows that strips should hold, so that a pass that begins at any strip gives the same.
-        fast: how many of its convolutions go through :class:`WinogradFilter`.
+        fast: how many of its convolutions go through :mod:`sciSR.filters`.
     """
 
     nodes: tuple[tuple[tuple[int, ...], Callable[[], RowOp]], ...]
@@ -137,7 +139,7 @@ def derive(network: SRNetwork, *, fast: bool = False) -> RowProgram:
 
     Args:
         network: frozen, on the device that it is to run on.
-        fast: let the convolutions that allow it go through :class:`WinogradFilter`.
+        fast: let the convolutions that allow it go through :mod:`sciSR.filters`.
 
     Raises:
         NotStreamableError: the network has an operation that needs more than some rows, or that is not known.
@@ -175,7 +177,7 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
     nodes: list[tuple[tuple[int, ...], Callable[[], RowOp]]] = []
     modules = dict(root.named_modules())
     filters = _filters(graph, modules) if fast else {}
-    joined_to = {filtered.activation for filtered in filters.values()}
+    taken_along = {node for filtered in filters.values() for node in filtered.taken_along}
     for node in graph.nodes:
         if node.op == "placeholder":
             number[node] = 0
@@ -185,49 +187,81 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
                 raise NotStreamableError("it has no residual, or gives more than one tensor")
             if number[result] != len(nodes):
                 raise NotStreamableError("its output is not its last operation")
-        elif node in joined_to:
+        elif node in taken_along:
             number[node] = number[node.all_input_nodes[0]]
         elif node.op != "get_attr":
             inputs, make = _operation(node, modules, root)
-            nodes.append((tuple(number[i] for i in inputs), filters[node].make if node in filters else make))
+            if node in filters:
+                make = filters[node].make
+            elif own := _own_input(node, modules):
+                inputs, make = [own, *(i for i in inputs if i is not own)], AddedRows
+            nodes.append((tuple(number[i] for i in inputs), make))
             number[node] = len(nodes)
-    unit = TILE if filters and network.spec.ndim == 2 else 1
+    unit = math.lcm(*(filtered.filters.tile[0] for filtered in filters.values()))
     return RowProgram(tuple(nodes), _widest(network), unit, len(filters))
 
 
 @dataclass(frozen=True)
 class _Filtered:
-    """A convolution to be computed by tiles, and the activation that is computed with it."""
+    """A convolution in machine code of our own, and the operations after it that are computed with it."""
 
-    filters: WinogradFilter
-    ndim: int
-    activation: fx.Node | None
+    filters: Filter
+    taken_along: tuple[fx.Node, ...]
 
     def make(self) -> RowOp:
-        return WinogradRows(self.filters, self.ndim)
+        return FilterRows(self.filters)
 
 
 def _filters(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, _Filtered]:
-    """The convolutions that may be computed by tiles, and what for; a module used twice is transformed once."""
+    """The convolutions that are computed in our own code; one used twice is made ready once."""
+    made: dict[tuple[int, ...], Filter] = {}
     found: dict[fx.Node, _Filtered] = {}
-    made: dict[tuple[int, int], WinogradFilter] = {}
     for node in graph.nodes:
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(module, nn.Conv2d | nn.Conv3d) or not suits(module):
-            continue
-        (user, *others) = node.users
-        slope = None if others else _slope(user, modules)
-        key = id(module), -1 if slope is None else id(modules[str(user.target)])
-        if key not in made:
-            made[key] = WinogradFilter(module, slope)
-        ndim = 2 if isinstance(module, nn.Conv2d) else 3
-        found[node] = _Filtered(made[key], ndim, None if slope is None else user)
+        module = _module(node, modules)
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and (is_tiled(module) or is_few(module)):
+            found[node] = _filtered(node, module, modules, made)
     return found
 
 
-def _slope(node: fx.Node, modules: dict[str, nn.Module]) -> float | Tensor | None:
+def _filtered(
+    node: fx.Node, module: nn.Conv2d | nn.Conv3d, modules: dict[str, nn.Module], made: dict[tuple[int, ...], Filter]
+) -> _Filtered:
+    if not is_tiled(module):
+        key: tuple[int, ...] = (id(module),)
+        made[key] = made.get(key) or FewFilter(module)
+        return _Filtered(made[key], ())
+    after = next(iter(node.users)) if len(node.users) == 1 else None
+    follower = _module(after, modules)
+    slope, fine = _slope(follower), _fine(follower)
+    along = (after,) if after is not None and (slope is not None or fine is not None) else ()
+    key = (id(module), *(id(follower) for _ in along))
+    made[key] = made.get(key) or TileFilter(module, slope=slope, fine=fine)
+    return _Filtered(made[key], along)
+
+
+def _module(node: fx.Node | None, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules[str(node.target)] if node is not None and node.op == "call_module" else None
+
+
+def _fine(module: nn.Module | None) -> tuple[int, ...] | None:
+    """The factors of a pixel shuffle, or None for any other operation."""
+    if isinstance(module, nn.PixelShuffle):
+        return (module.upscale_factor, module.upscale_factor)
+    return module.factors if isinstance(module, PixelShuffle) else None
+
+
+def _own_input(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """Of a sum of two, the one that a convolution made for it alone."""
+    inputs = node.all_input_nodes
+    if node.target not in (operator.add, operator.iadd, torch.add) or node.kwargs or len(inputs) != 2:
+        return None
+    convolutions = nn.Conv2d | nn.Conv3d
+    own = (i for i in inputs if len(i.users) == 1 and isinstance(_module(i, modules), convolutions))
+    return next(own, None) if all(isinstance(a, fx.Node) for a in node.args) else None
+
+
+def _slope(module: nn.Module | None) -> float | Tensor | None:
     """What an activation multiplies negative values by, or None for any other operation."""
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.ReLU):
         return 0.0
     if isinstance(module, nn.LeakyReLU):

@@ -21,7 +21,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-__all__ = ["WEIGHT", "Registers", "Shape", "convolution", "registers"]
+__all__ = ["WEIGHT", "Registers", "Shape", "by_tiles", "registers", "to_few"]
 
 WEIGHT = np.array(
     [
@@ -90,8 +90,8 @@ class Shape:
 
 
 @cache
-def convolution(channels: int, results: int, depth: int) -> Callable[..., None]:
-    """The machine code for so many channels of input and output and planes of weights; built once a process.
+def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]) -> Callable[..., None]:
+    """The machine code of a convolution by tiles: for so many channels, planes of weights, and finer pixels.
 
     It takes whole numbers:
 
@@ -101,18 +101,39 @@ def convolution(channels: int, results: int, depth: int) -> Callable[..., None]:
       a time;
     - weights: address of ``(36, panels, depth * c, panel)``; bias, slope: of one value per result; negative results are
       multiplied by the slope (1: no activation);
-    - y, rows, columns: address of ``(planes - depth + 1, rows, columns, results)`` and its size; tiles may exceed it;
-    - tiles, product: addresses of ``(36, lines, c)`` and ``(36, lines, padded)`` for use in between, where lines
-      (argument ``lines``) are ``block * planes`` and at least ``depth - 1 + rows`` of :class:`Shape` more.
+    - y, depth, rows, columns: address of ``(depth * fz, rows * fy, columns * fx, c)`` and its size in coarse pixels;
+      tiles may exceed it. Results lie ordered as ``(fz, fy, fx, c)``;
+    - tiles, product, lines: addresses of ``(36, lines, c)`` and ``(36, lines, padded)`` for use in between, with lines
+      for ``block * planes`` and at least ``depth - 1 + rows`` of :class:`Shape` more.
     """
     module = ir.Module()
     shape = Shape.of(results)
     loops = (
         _to_tiles(module, channels),
         _products(module, channels * depth, channels, shape),
-        _from_tiles(module, shape),
+        _from_tiles(module, shape, fine),
     )
     _all(module, *loops)
+    return _built(module, "convolve", len(_ALL))
+
+
+@cache
+def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callable[..., None]:
+    """The machine code of a convolution that gives a few channels: each a sum over all others, pixel by pixel.
+
+    It takes whole numbers:
+
+    - x, x_row, x_plane: address of ``(planes, y, x, c)`` float32 with margins of half a kernel; floats per row, plane;
+    - weights: address of ``(z, y, x, results, c)``; bias: of one value per result;
+    - y, rows, columns: address of ``(planes, rows, columns, results)`` and its size;
+    - first, last: rows to compute, numbered along y, then z.
+    """
+    module = ir.Module()
+    _to_few(module, channels, results, kernel)
+    return _built(module, "to_few", len(_FEW))
+
+
+def _built(module: ir.Module, name: str, arguments: int) -> Callable[..., None]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -120,7 +141,7 @@ def convolution(channels: int, results: int, depth: int) -> Callable[..., None]:
     )
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
     engine.finalize_object()
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(_ALL))(engine.get_function_address("convolve"))
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(engine.get_function_address(name))
     call.engine = engine  # type: ignore[attr-defined]  # the machine code lives as long as its engine
     return call
 
@@ -155,6 +176,10 @@ class _Code:
             total = self.build.add(total, product)
         return total
 
+    def divided(self, number: Any, by: Any) -> tuple[Any, Any]:
+        """Quotient and remainder."""
+        return self.build.sdiv(number, by), self.build.srem(number, by)
+
     @contextmanager
     def loop(self, stop: Any, step: int = 1, sums: Sequence[Any] = ()) -> Iterator[Any]:
         """The code inside, for a number from 0 to ``stop``; ``self.sums`` go from round to round in registers."""
@@ -184,15 +209,31 @@ class _Code:
     def load(self, base: Any, offset: Any) -> Any:
         return self.build.load(self._at(base, offset), align=4)
 
-    def store(self, value: Any, base: Any, offset: Any) -> None:
-        self.build.store(value, self._at(base, offset), align=4)
+    def store(self, value: Any, base: Any, offset: Any, kind: ir.Type | None = None) -> None:
+        self.build.store(value, self._at(base, offset, kind), align=4)
+
+    def load_one(self, base: Any, offset: Any) -> Any:
+        return self.build.load(self._at(base, offset, _FLOAT), align=4)
 
     def spread(self, base: Any, offset: Any) -> Any:
         """One float, in every place of a vector."""
-        one = self.build.load(self._at(base, offset, _FLOAT), align=4)
+        one = self.load_one(base, offset)
         vector = self.build.insert_element(ir.Constant(self.vector, ir.Undefined), one, ir.Constant(ir.IntType(32), 0))
         places = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
         return self.build.shuffle_vector(vector, ir.Constant(self.vector, ir.Undefined), places)
+
+    def total(self, vector: Any) -> Any:
+        """The sum of a vector's floats."""
+        count = self.width
+        while count > 1:
+            count //= 2
+            kind = ir.VectorType(ir.IntType(32), count)
+            halves = [
+                self.build.shuffle_vector(vector, vector, ir.Constant(kind, [start + i for i in range(count)]))
+                for start in (0, count)
+            ]
+            vector = self.add(*halves)
+        return self.build.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     def _at(self, base: Any, offset: Any, kind: ir.Type | None = None) -> Any:
         address = self.build.add(base, self.build.mul(offset, self.number(4)))
@@ -239,8 +280,7 @@ def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
     )
     b = code.build
     with code.loop(code["count"]) as n:
-        tile = b.add(code["first"], n)
-        y, x = b.sdiv(tile, code["across"]), b.srem(tile, code["across"])
+        y, x = code.divided(b.add(code["first"], n), code["across"])
         corner = code.sum((y, 4, code["x_row"]), (x, 4 * channels))
         with code.loop(code["planes"]) as z:
             line = code.sum((n, code["planes"]), z)
@@ -288,23 +328,27 @@ def _products(module: ir.Module, length: int, channels: int, shape: Shape) -> ir
     return code.function
 
 
-def _from_tiles(module: ir.Module, shape: Shape) -> ir.Function:
+def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int]) -> ir.Function:
     """Results of the products, where they lie inside of y."""
     names = ("product", "lines", "planes", "across", "first", "count", "y", "depth", "rows", "columns", "bias", "slope")
-    code = _Code(module, "from_tiles", names, shape.results)
+    parts = math.prod(fine)
+    channels = shape.results // parts
+    code = _Code(module, "from_tiles", names, channels)
     b = code.build
     zero = code.constant(0)
-    with code.loop(code["count"]) as n:
-        tile = b.add(code["first"], n)
-        top = b.mul(b.sdiv(tile, code["across"]), code.number(4))
-        left = b.mul(b.srem(tile, code["across"]), code.number(4))
-        with code.loop(code["depth"]) as z, code.loop(code.number(shape.results), code.width) as c:
-            start = code.sum((n, code["planes"], shape.padded), (z, shape.padded), c)
+    with code.loop(code["count"]) as n, code.loop(code["depth"]) as z, code.loop(code.number(parts)) as part:
+        top, left = (b.mul(v, code.number(4)) for v in code.divided(b.add(code["first"], n), code["across"]))
+        coarse, into_x = code.divided(part, code.number(fine[2]))
+        into_z, into_y = code.divided(coarse, code.number(fine[1]))
+        with code.loop(code.number(channels), code.width) as c:
+            result = code.sum((part, channels), c)
+            start = code.sum((n, code["planes"], shape.padded), (z, shape.padded), result)
             across = []
             for r in range(6):
                 places = [code.sum(start, (6 * r + i, code["lines"], shape.padded)) for i in range(6)]
                 across.append(code.four([code.load(code["product"], place) for place in places]))
-            bias, slope = code.load(code["bias"], c), code.load(code["slope"], c)
+            bias, slope = code.load(code["bias"], result), code.load(code["slope"], result)
+            plane = code.sum((z, fine[0]), into_z)
             for j in range(4):
                 for i, value in enumerate(code.four([row[j] for row in across])):
                     y, x = b.add(top, code.number(i)), b.add(left, code.number(j))
@@ -313,9 +357,9 @@ def _from_tiles(module: ir.Module, shape: Shape) -> ir.Function:
                         raised = code.add(value, bias)
                         falling = b.fmul(raised, slope, flags=("fast",))
                         active = b.select(b.fcmp_ordered(">", raised, zero), raised, falling)
-                        row = code.sum((z, code["rows"]), y)
-                        place = code.sum((row, code["columns"], shape.results), (x, shape.results), c)
-                        code.store(active, code["y"], place)
+                        row = code.sum((plane, code["rows"], fine[1]), (y, fine[1]), into_y)
+                        pixel = code.sum((row, code["columns"], fine[2]), (x, fine[2]), into_x)
+                        code.store(active, code["y"], code.sum((pixel, channels), c))
     b.ret_void()
     return code.function
 
@@ -343,3 +387,51 @@ def _all(module: ir.Module, to_tiles: ir.Function, products: ir.Function, from_t
         out = [code[name] for name in ("y", "depth", "rows", "columns", "bias", "slope")]
         b.call(from_tiles, [code["product"], code["lines"], code["planes"], code["across"], first, count, *out])
     b.ret_void()
+
+
+_FEW = ("x", "x_row", "x_plane", "weights", "bias", "y", "rows", "columns", "first", "last")
+
+
+def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, int, int]) -> None:
+    """Row by row, some pixels at a time, so that each weight is loaded once for all of them."""
+    code = _Code(module, "to_few", _FEW, channels)
+    b = code.build
+    together = max(1, min(4, registers().sums // results))
+    with code.loop(b.sub(code["last"], code["first"])) as n:
+        number = b.add(code["first"], n)
+        z, y = code.divided(number, code["rows"])
+        corner = code.sum((z, code["x_plane"]), (y, code["x_row"]))
+        groups, left = code.divided(code["columns"], code.number(together))
+        with code.loop(groups) as group:
+            x = b.mul(group, code.number(together))
+            _few_pixels(code, channels, results, kernel, together, corner, code.sum((number, code["columns"]), x), x)
+        with code.loop(left) as rest:
+            x = code.sum((groups, together), rest)
+            _few_pixels(code, channels, results, kernel, 1, corner, code.sum((number, code["columns"]), x), x)
+    b.ret_void()
+
+
+def _few_pixels(
+    code: _Code, channels: int, results: int, kernel: tuple[int, int, int], count: int, corner: Any, pixel: Any, x: Any
+) -> None:
+    """The results of ``count`` pixels, from number ``pixel`` of y and column ``x`` of the rows at ``corner`` on."""
+    b = code.build
+    depth, height, width = (code.number(n) for n in kernel)
+    zeros = [code.constant(0)] * (count * results)
+    with code.loop(depth, sums=zeros) as z, code.loop(height, sums=code.sums) as y:  # noqa: SIM117 - too long for one
+        with code.loop(code.number(channels), code.width, sums=code.sums) as c:
+            start = code.sum(corner, (z, code["x_plane"]), (y, code["x_row"]), (x, channels), c)
+            values = [code.load(code["x"], code.sum(start, i * channels)) for i in range(count + kernel[2] - 1)]
+            taps = code.sum((z, height, width), (y, width))
+            for i in range(kernel[2]):
+                for r in range(results):
+                    place = code.sum((b.add(taps, code.number(i)), results * channels), r * channels, c)
+                    weight = code.load(code["weights"], place)
+                    for p in range(count):
+                        at = p * results + r
+                        product = b.fmul(values[p + i], weight, flags=("fast",))
+                        code.sums[at] = code.add(code.sums[at], product)
+    for at, total in enumerate(code.sums):
+        place = code.sum((pixel, results), at)
+        bias = code.load_one(code["bias"], code.number(at % results))
+        code.store(b.fadd(code.total(total), bias), code["y"], place, _FLOAT)

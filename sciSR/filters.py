@@ -1,107 +1,223 @@
-"""Convolutions of 3 x 3 pixels at a quarter of the multiplications: Winograd's minimal filtering, F(4 x 4, 3 x 3).
+"""Convolutions in machine code of our own, where that is faster than PyTorch's: float32, on CPUs.
 
-Source: Lavin and Gray 2016, arXiv:1509.09308; as there, the products are 36 matrix products, here of tiles that lie in
-the processor's second cache. In three dimensions x and y are transformed, and the planes of z are summed up as they
-are. float32 on CPUs only; a result differs from the plain convolution's by some 1e-6 of its range.
+- :class:`TileFilter`: 3 x 3 pixels at a quarter of the multiplications, Winograd's minimal filtering F(4 x 4, 3 x 3)
+  (Lavin and Gray 2016, arXiv:1509.09308). In three dimensions x and y are transformed, and planes are summed up as
+  they are. A result differs from the plain convolution's by some 1e-6 of its range.
+- :class:`FewFilter`: many channels into a few, as at the end of a network.
+
+Both read and write channels innermost, and take the pixel shuffle or the activation that follows along.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TILE", "WinogradFilter", "is_available", "space", "suits"]
+__all__ = ["FewFilter", "Filter", "TileFilter", "filtered_weights", "is_available", "is_few", "is_tiled", "space"]
 
-TILE = 4
-"""Pixels along y and x that are computed together."""
-
+_TILE = 4
 _CACHE_BYTES = 2**19
 """What the transformed tiles and their products may take: well within the second cache of a core."""
-_FEWEST_CHANNELS = 8
-"""With fewer, the transforms cost more than the products save."""
+_LEAST_SHARE = 2**22
+"""Multiplications below which a second thread costs more than it saves."""
+_FEW = 6
 _scratch = threading.local()
+AnyConv = nn.Conv2d | nn.Conv3d
 
 
 def is_available() -> bool:
-    """Whether the compiler of the loops is installed here."""
+    """Whether the compiler is installed here."""
     try:
-        import numba  # noqa: F401 - takes a third of a second
+        import llvmlite  # noqa: F401
     except ImportError:
         return False
     return True
 
 
-def suits(module: nn.Module) -> bool:
-    """Whether a convolution is one that :class:`WinogradFilter` computes: dense, 3 x 3 pixels, zeros at the edges."""
-    if not isinstance(module, nn.Conv2d | nn.Conv3d) or isinstance(module.padding, str):
+def is_tiled(module: nn.Module) -> bool:
+    """Whether a convolution is one for :class:`TileFilter`: 3 x 3 pixels, channels that fill vector registers."""
+    if not isinstance(module, AnyConv) or not _is_plain(module):
         return False
-    plain = set(module.stride) == set(module.dilation) == {1} and module.groups == 1 and module.padding_mode == "zeros"
-    sides = module.kernel_size[-2:] == (3, 3) and module.padding[-2:] == (1, 1)
-    deep = module.kernel_size[0] == 2 * int(module.padding[0]) + 1
-    enough = min(module.in_channels, module.out_channels) >= _FEWEST_CHANNELS
-    on_cpu = module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
-    return bool(plain and sides and deep and enough and on_cpu)
+    return module.kernel_size[-2:] == (3, 3) and module.in_channels % 8 == 0 and module.out_channels % 8 == 0
 
 
-class WinogradFilter:
-    """A convolution with its weights transformed, and the activation that follows it.
+def is_few(module: nn.Module) -> bool:
+    """Whether a convolution is one for :class:`FewFilter`."""
+    if not isinstance(module, AnyConv) or not _is_plain(module):
+        return False
+    return module.in_channels % 8 == 0 and module.out_channels <= _FEW and math.prod(module.kernel_size) > 1
 
-    Args:
-        module: one that :func:`suits`.
-        slope: of the activation for negative values, one or one per channel (0: ReLU); None: no activation.
+
+def filtered_weights(network: nn.Module) -> int:
+    """How many of a network's weights are in convolutions for a filter of this module."""
+    convolutions = (m for m in network.modules() if isinstance(m, AnyConv) and (is_tiled(m) or is_few(m)))
+    return sum(m.weight.numel() for m in convolutions)
+
+
+def _is_plain(module: AnyConv) -> bool:
+    """Dense, keeps the size with zeros beyond the edges, float32 on a CPU."""
+    if isinstance(module.padding, str) or module.padding_mode != "zeros" or module.groups != 1:
+        return False
+    same = all(k == 2 * p + 1 for k, p in zip(module.kernel_size, module.padding, strict=True))
+    dense = set(module.stride) == set(module.dilation) == {1}
+    return same and dense and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+
+
+class Filter:
+    """A convolution on arrays with channels innermost.
+
+    Attributes:
+        results: channels of a result, once pixels are shuffled.
+        margins: pixels around the image that it reads, per axis ``[z,] y, x``.
+        tile: pixels that are computed together, per axis.
+        fine: results per pixel, per axis.
     """
 
-    def __init__(self, module: nn.Conv2d | nn.Conv3d, slope: float | Tensor | None = None) -> None:
-        from sciSR.filter_code import WEIGHT, Shape, convolution
-
-        self.depth = int(module.kernel_size[0]) if isinstance(module, nn.Conv3d) else 1
-        self.channels, self.results = int(module.in_channels), int(module.out_channels)
-        self._shape = Shape.of(self.results)
-        self._run = convolution(self.channels, self.results, self.depth)
-        weight = module.weight.detach().double()
-        g = torch.from_numpy(WEIGHT)
-        six = torch.einsum("ai,kczij,bj->abzck", g, weight if weight.dim() == 5 else weight[:, :, None], g)
-        six = six.reshape(36, self.depth * self.channels, self.results)
-        filled = nn.functional.pad(six, (0, self._shape.padded - self.results))
-        self._weights = filled.reshape(36, len(six[0]), -1, self._shape.panel).transpose(1, 2).float().contiguous()
-        self._bias = torch.zeros(self.results) if module.bias is None else module.bias.detach().clone()
-        slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float32).detach().reshape(-1)
-        self._slope = slopes.expand(self.results).clone()
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the transformed weights."""
-        return int(self._weights.nbytes)
+    results: int
+    margins: tuple[int, ...]
+    tile: tuple[int, ...]
+    fine: tuple[int, ...]
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Compute one image.
 
         Args:
-            x: ``(planes, y, x, c)`` float32, contiguous, with a margin of one pixel and whole tiles along y and x.
-            y: ``(planes - depth + 1, y, x, results)`` float32, contiguous, without margin; written.
+            x: ``([z,] y, x, c)`` float32, contiguous, whole tiles with the margins around.
+            y: ``([z,] y, x, results)`` float32, contiguous, without margins; written.
         """
-        planes = x.shape[0]
-        _, rows, columns, _ = y.shape
-        across = -(-columns // TILE)
-        total = -(-rows // TILE) * across
-        block = min(total, self._block(planes))
-        lines = block * planes + self.depth - 1 + self._shape.rows
-        tiles, product = space("tiles", 36 * lines * self.channels), space("product", 36 * lines * self._shape.padded)
-        self._run(
-            *(x.data_ptr(), x.stride(1), x.stride(0), planes, across, 0, total, block),
-            *(self._weights.data_ptr(), self._bias.data_ptr(), self._slope.data_ptr()),
-            *(y.data_ptr(), y.shape[0], rows, columns, tiles.data_ptr(), product.data_ptr(), lines),
-        )
+        raise NotImplementedError
 
-    def _block(self, planes: int) -> int:
-        """Tiles that are transformed together."""
-        return int(max(1, _CACHE_BYTES // (36 * planes * (self.channels + self._shape.padded) * 4)))
+
+class TileFilter(Filter):
+    """A convolution of 3 x 3 pixels by tiles.
+
+    Args:
+        module: one that :func:`is_tiled`.
+        slope: of the activation for negative values, one or one per channel (0: ReLU); None: no activation.
+        fine: factors of the pixel shuffle that follows.
+    """
+
+    def __init__(
+        self, module: AnyConv, *, slope: float | Tensor | None = None, fine: Sequence[int] | None = None
+    ) -> None:
+        from sciSR.filter_code import WEIGHT, Shape, by_tiles
+
+        ndim = len(module.kernel_size)
+        self.fine = tuple(fine or [1] * ndim)
+        self.tile = (1, _TILE, _TILE)[-ndim:]
+        self.margins = tuple(int(p) for p in module.padding)
+        self._depth = int(module.kernel_size[0]) if ndim == 3 else 1
+        self._channels, channels = int(module.in_channels), int(module.out_channels)
+        self.results = channels // math.prod(self.fine)
+        self._shape = Shape.of(channels)
+        self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine))
+        # the shuffle wants (c, part) and the code (part, c)
+        order = torch.arange(channels).reshape(self.results, -1).T.flatten()
+        weight = module.weight.detach()[order].double()
+        g = torch.from_numpy(WEIGHT)
+        six = torch.einsum("ai,kczij,bj->abzck", g, weight if ndim == 3 else weight[:, :, None], g)
+        six = nn.functional.pad(six, (0, self._shape.padded - channels))
+        panels = six.reshape(36, self._depth * self._channels, -1, self._shape.panel)
+        self._weights = panels.transpose(1, 2).float().contiguous()
+        self._bias = (torch.zeros(channels) if module.bias is None else module.bias.detach())[order].clone()
+        slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float32).detach().reshape(-1)
+        self._slope = slopes.expand(channels)[order].clone()
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        """As every filter's."""
+        x = x if x.dim() == 4 else x[None]
+        planes = x.shape[0]
+        depth, rows, columns = (n // f for n, f in zip(_three(y.shape[:-1]), _three(self.fine), strict=True))
+        across = -(-columns // _TILE)
+        total = -(-rows // _TILE) * across
+        most = max(1, _CACHE_BYTES // (36 * planes * (self._channels + self._shape.padded) * 4))
+        weights = self._weights.data_ptr(), self._bias.data_ptr(), self._slope.data_ptr()
+
+        def run(first: int, last: int) -> None:
+            block = min(most, last - first)
+            lines = block * planes + self._depth - 1 + self._shape.rows
+            tiles = space("tiles", 36 * lines * self._channels)
+            product = space("product", 36 * lines * self._shape.padded)
+            self._code(
+                *(x.data_ptr(), x.stride(1), x.stride(0), planes, across, first, last, block),
+                *(*weights, y.data_ptr(), depth, rows, columns, tiles.data_ptr(), product.data_ptr(), lines),
+            )
+
+        _shared(run, total, 36 * planes * self._weights[0].numel())
+
+
+class FewFilter(Filter):
+    """A convolution of any odd kernel from many channels into a few.
+
+    Args:
+        module: one that :func:`is_few`.
+    """
+
+    def __init__(self, module: AnyConv) -> None:
+        from sciSR.filter_code import to_few
+
+        kernel = _three(module.kernel_size)
+        self.margins = tuple(int(p) for p in module.padding)
+        self.tile = self.fine = (1,) * len(kernel[-len(module.kernel_size) :])
+        self.results = int(module.out_channels)
+        self._code = to_few(int(module.in_channels), self.results, kernel)
+        self._weights = module.weight.detach().movedim(1, -1).movedim(0, -2).contiguous()
+        self._bias = torch.zeros(self.results) if module.bias is None else module.bias.detach().clone()
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        """As every filter's."""
+        x = x if x.dim() == 4 else x[None]
+        depth, rows, columns = _three(y.shape[:-1])
+
+        def run(first: int, last: int) -> None:
+            self._code(
+                *(x.data_ptr(), x.stride(1), x.stride(0), self._weights.data_ptr(), self._bias.data_ptr()),
+                *(y.data_ptr(), rows, columns, first, last),
+            )
+
+        _shared(run, depth * rows, columns * self._weights.numel())
+
+
+def _three(numbers: Sequence[int]) -> tuple[int, int, int]:
+    """Two numbers with a one before them, or three as they are."""
+    z, y, x = (1, *numbers) if len(numbers) == 2 else numbers
+    return int(z), int(y), int(x)
+
+
+def _shared(run: Callable[[int, int], None], total: int, work: int) -> None:
+    """``run`` on the numbers below ``total``, shared out among as many threads as PyTorch would take.
+
+    Args:
+        run: takes the first number and the one after the last.
+        total: how many.
+        work: multiplications for each.
+    """
+    shares = max(1, min(torch.get_num_threads(), total, total * work // _LEAST_SHARE))
+    cuts = [total * n // shares for n in range(shares + 1)]
+    mine, *rest = pairwise(cuts)
+    others = [_helpers(os.getpid()).submit(run, *cut) for cut in rest]
+    run(*mine)
+    wait(others)
+    for other in others:
+        other.result()
+
+
+@cache
+def _helpers(process: int) -> ThreadPoolExecutor:
+    """Threads of this process; a forked child has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sciSR-filter")
 
 
 def space(name: str, size: int) -> Tensor:
-    """This thread's own memory of that name, so many float32 or more; what is in it is left from before."""
+    """This thread's own memory of that name, so many float32; what is in it is left from before."""
     held: Tensor | None = getattr(_scratch, name, None)
     if held is None or held.numel() < size:
         held = torch.zeros(size)  # zeros: what lies between the lines in use is multiplied as well

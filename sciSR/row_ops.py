@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.errors import RunError
-from sciSR.filters import TILE, WinogradFilter, space
+from sciSR.filters import Filter, space
 from sciSR.networks.blocks import pad_to_multiple
 from sciSR.networks.upsamplers import CubicUpsampling
 
 __all__ = [
     "ROWS",
+    "AddedRows",
     "ConvolutionRows",
     "CroppedRows",
+    "FilterRows",
     "Join",
     "NotStreamableError",
     "PaddedRows",
@@ -26,7 +28,6 @@ __all__ = [
     "RowOp",
     "TransposedRows",
     "UpsampledRows",
-    "WinogradRows",
     "joined",
 ]
 
@@ -166,71 +167,98 @@ def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
     return bool(small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled)
 
 
-class WinogradRows(RowOp):
-    """A convolution that :class:`WinogradFilter` computes, with the activation after it.
+class FilterRows(RowOp):
+    """A convolution in machine code of our own; its rows go by whole tiles, and the last few wait for more."""
 
-    In two dimensions rows go by whole tiles; the last few wait for more.
-    """
-
-    def __init__(self, filters: WinogradFilter, ndim: int) -> None:
-        self._filters = filters
-        self._tall = TILE if ndim == 2 else 1
-        self._margin = 1 if ndim == 2 else filters.depth // 2
-        self._kept: Tensor | None = None
+    def __init__(self, filters: Filter) -> None:
+        self._filter = filters
+        self._tall, self._margin = filters.tile[0], filters.margins[0]
         self._above = self._margin
+        self._kept: Tensor | None = None
+        self._across: tuple[int, ...] = ()
 
     def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
         """As every operation's. ``_above`` rows before those kept lie beyond the true edge."""
         new = inputs[0]
         inputs.clear()
         if new is not None:
+            self._across = tuple(new.shape[ROWS + 1 :])
             new = new.movedim(1, -1)
-        known = [part for part in (self._kept, new) if part is not None]
-        if not known:
+        parts = [part for part in (self._kept, new) if part is not None]
+        if not parts:
             return None
-        held = sum(part.shape[1] for part in known)
+        held = sum(part.shape[1] for part in parts)
         count = self._above + held - self._margin - (0 if last else self._margin)
         count -= 0 if last else count % self._tall
         if count <= 0:
-            self._kept = torch.cat(known, 1)
+            self._kept = torch.cat(parts, 1)
             return None
-        work = self._laid_out(known, held, -(-count // self._tall) * self._tall + 2 * self._margin)
-        del new, known  # large rows need not outlive their copy
-        first = count - self._above
-        self._kept = None if last else work[self._inside(first + self._above, held - first)].clone()
+        work = self._laid_out(parts, -(-count // self._tall) * self._tall + 2 * self._margin)
+        del new, parts  # large rows need not outlive their copy
+        self._kept = None if last else work[self._inside(count, self._above + held - count)].clone()
         self._above = 0
-        return self._filtered(work, count)
+        fine = self._filter.fine
+        size = (n * f for n, f in zip((count, *self._across), fine, strict=True))
+        out = torch.empty(work.shape[0], *size, self._filter.results)
+        for source, target in zip(work, out, strict=True):
+            self._filter(source, target)
+        return out.movedim(-1, 1)
 
     def _inside(self, start: int, rows: int) -> tuple[slice, ...]:
         """Where so many rows lie in the work space, without its margins."""
-        return (slice(None), slice(start, start + rows), *(slice(1, 1 + n) for n in self._across))
+        sides = zip(self._filter.margins[1:], self._across, strict=True)
+        return (slice(None), slice(start, start + rows), *(slice(m, m + n) for m, n in sides))
 
-    def _laid_out(self, parts: list[Tensor], held: int, rows: int) -> Tensor:
+    def _laid_out(self, parts: list[Tensor], rows: int) -> Tensor:
         """The rows ``(b, rows, [y,] x, c)`` among zeros, up to whole tiles."""
         b, c = parts[0].shape[0], parts[0].shape[-1]
-        self._across = parts[0].shape[2:-1]
-        shape = (b, max(rows, self._above + held), *(-(-n // TILE) * TILE + 2 for n in self._across), c)
+        held = self._above + sum(part.shape[1] for part in parts)
+        filters = self._filter
+        sides = list(zip(self._across, filters.tile[1:], filters.margins[1:], strict=True))
+        shape = (b, max(rows, held), *(-(-n // t) * t + 2 * m for n, t, m in sides), c)
         work = space("rows", math.prod(shape)).view(shape)
-        for dim, n in enumerate(self._across, 2):
-            work.narrow(dim, 0, 1).zero_()
-            work.narrow(dim, 1 + n, work.shape[dim] - 1 - n).zero_()
+        for dim, (n, _, m) in enumerate(sides, 2):
+            work.narrow(dim, 0, m).zero_()
+            work.narrow(dim, m + n, work.shape[dim] - m - n).zero_()
         work[:, : self._above].zero_()
-        work[:, self._above + held :].zero_()
+        work[:, held:].zero_()
         at = self._above
         for part in parts:
             work[self._inside(at, part.shape[1])].copy_(part)
             at += part.shape[1]
         return work
 
-    def _filtered(self, work: Tensor, count: int) -> Tensor:
-        out = torch.empty(work.shape[0], count, *self._across, self._filters.results)
-        rows = -(-count // self._tall) * self._tall + 2 * self._margin
-        for source, target in zip(work[:, :rows], out, strict=True):
-            if self._tall == 1:
-                self._filters(source, target)
-            else:
-                self._filters(source[None], target[None])
-        return out.movedim(-1, 1)
+
+class AddedRows(RowOp):
+    """The sum of two streams, in the memory of the first: its rows are nobody else's, and commonly come last."""
+
+    def __init__(self) -> None:
+        self._own: Tensor | None = None
+        self._other: list[Tensor] = []
+
+    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
+        """As every operation's."""
+        own, other = inputs
+        self._own = joined(self._own, own)
+        if other is not None:
+            self._other.append(other)
+        inputs.clear()
+        if self._own is None:
+            return None
+        rows = min(self._own.shape[ROWS], sum(part.shape[ROWS] for part in self._other))
+        if rows == 0:
+            return None
+        ready, self._own = self._own.narrow(ROWS, 0, rows), _after(self._own, rows)
+        at = 0
+        while at < rows:
+            part = self._other.pop(0)
+            count = min(part.shape[ROWS], rows - at)
+            ready.narrow(ROWS, at, count).add_(part.narrow(ROWS, 0, count))
+            rest = _after(part, count)
+            if rest is not None:
+                self._other.insert(0, rest)
+            at += count
+        return ready
 
 
 class TransposedRows(RowOp):

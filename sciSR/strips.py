@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciSR.backends import Runner
 from sciSR.depth_first import RowProgram, derive
-from sciSR.filters import is_available, suits
+from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
 from sciSR.pipeline import in_background, read_ahead
 from sciSR.raster import Block, Window
@@ -34,12 +34,12 @@ _MANY_ROWS = 32
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
-"""Multiplications and additions in 3 x 3 convolutions, about a second on a core, from which on it pays."""
+"""Multiplications and additions, about a second on a core, from which on machine code is made for them."""
 _Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
 
 
 def row_program(job: TileJob) -> RowProgram:
-    """The network by rows; its convolutions by tiles where that is there and the image large enough for it to pay.
+    """The network by rows; its convolutions in code of our own where that can be made and the image is large.
 
     Raises:
         NotStreamableError: as :func:`derive`.
@@ -47,8 +47,7 @@ def row_program(job: TileJob) -> RowProgram:
     assert isinstance(job.runner, Runner), "rows run on one torch device"
     network = job.runner.residual_network
     pixels = math.prod(job.plan.shape) * (len(job.raster.channels) if network.spec.in_channels == 1 else 1)
-    weights = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and suits(m))
-    return derive(network, fast=2 * pixels * weights >= _WORTH_COMPILING and is_available())
+    return derive(network, fast=2 * pixels * filtered_weights(network) >= _WORTH_COMPILING and is_available())
 
 
 def strip_rows(job: TileJob, program: RowProgram) -> int:
@@ -80,8 +79,8 @@ class StripSource(UpscaledSource):
         self._rows = strip_rows(job, program)
 
     def record(self) -> dict[str, Any]:
-        """As for tiles, with the strips, and how many convolutions go by Winograd's tiles."""
-        rows = {"executor": "depth-first", "strip_rows": self._rows, "winograd": self._program.fast}
+        """As for tiles, with the strips, and how many convolutions run in machine code of our own."""
+        rows = {"executor": "depth-first", "strip_rows": self._rows, "filters": self._program.fast}
         return {**super().record(), **rows}
 
     def __getstate__(self) -> dict[str, Any]:
