@@ -236,6 +236,9 @@ def _info(commands: Any) -> None:
 def _models(commands: Any) -> None:
     parser = _command(commands, "models", "models", "list the shipped weights, network families and classical methods")
     parser.add_argument("model", nargs="?", metavar="NAME|FILE", help="tell all about one")
+    parser.add_argument(
+        "--sensors", action="store_true", help="list the sensors instead, and where their figures are from"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sciSR.cli import main
 from sciSR.degradation import list_sensors, load_sensor
 from sciSR.errors import InputError, MissingFileError
 from sciSR.sensors import Band, Noise, Profile, Sensor, fwhm_of_mtf
@@ -209,3 +211,13 @@ def test_own_files_and_unknown_names(tmp_path: Path) -> None:
         bad.write_text(text)
         with pytest.raises(InputError, match=words):
             load_sensor(bad)
+
+
+def test_the_command_lists_every_sensor_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--sensors", "--json"]) == 0
+    told = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert sorted(told) == list_sensors()
+    assert told["mri-slr"]["source"] == load_sensor("mri-slr").source
+    assert main(["models", "--sensors"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f"{each['description']} {' '.join(each['source'].split())}" in text for each in told.values())

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.model is not None:
         facts = describe_weights(arguments.model, whole=True)
         console.answer(json.dumps(facts, indent=1, ensure_ascii=False) if arguments.json else _as_text(facts))
+        return 0
+    if arguments.sensors:
+        sensors = _described_sensors()
+        console.answer(json.dumps(sensors, indent=1, ensure_ascii=False) if arguments.json else _sensor_list(sensors))
         return 0
     weights = [describe_weights(name) for name in list_weights()]
     if arguments.json:
@@ -91,6 +96,24 @@ def _described_by_loading(name: str) -> dict[str, Any]:
         }
     )
     return described
+
+
+def _described_sensors() -> list[dict[str, str]]:
+    """Name, description and source of every sensor that ships."""
+    from sciSR.degradation import list_sensors, load_sensor
+
+    found = [load_sensor(name) for name in list_sensors()]
+    return [{"name": each.name, "description": each.description, "source": each.source} for each in found]
+
+
+def _sensor_list(sensors: list[dict[str, str]]) -> str:
+    """A paragraph for each."""
+    paragraphs = ["sensors that ship (--sensor NAME, train.sensor)"]
+    for each in sensors:
+        told = [textwrap.fill(each[key], 110, initial_indent="    ", subsequent_indent="    ")
+                for key in ("description", "source")]  # fmt: skip
+        paragraphs.append("\n".join([f"  {each['name']}", *told]))
+    return "\n".join(paragraphs)
 
 
 def _weights_table(weights: list[dict[str, Any]]) -> str:
