@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,3 +47,35 @@ def test_unknown_and_missing_trackers_are_named(tmp_path: Path) -> None:
         if importlib.util.find_spec(package) is None:
             with pytest.raises(InputError, match=f"pip install {package}"):
                 open_trackers([package], name="run", folder=tmp_path, settings={})
+
+
+WATCHED: dict[str, Any] = QUICK | {"steps": 6, "validation_fraction": 0.4}
+
+
+def test_trackers_are_imported_only_when_they_are_asked_for() -> None:
+    asked = "import sys, sciSR.training; print(sorted({'wandb', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_weights_and_biases_gets_losses_scores_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(scene(size=120), tmp_path / "net.safetensors", **(WATCHED | {"trackers": ["wandb"]}))
+    (run,) = (tmp_path / "net.events" / "wandb").glob("offline-run-*")
+    (log,) = run.glob("*.wandb")
+    assert all(name in log.read_bytes() for name in (b"loss", b"psnr", b"ssim", b"learning_rate"))
+    assert len(list(run.rglob("*.png"))) == 2
+
+
+def test_mlflow_gets_losses_scores_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    train(scene(size=120), tmp_path / "net.safetensors", **(WATCHED | {"trackers": ["mlflow"]}))
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.info.run_name == "net"
+    assert run.data.params["batch"] == "4"
+    client = mlflow.MlflowClient()
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "psnr")] == [3, 6]
+    assert len(client.list_artifacts(run.info.run_id)) == 2
