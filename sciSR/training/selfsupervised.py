@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from sciSR.training.loop import DivergedError, Outcome, Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.profiles import estimate_fwhm, stated_fwhm
 from sciSR.training.setup import band_names, launch, network_of, normalization_of, per_axis, settings_of
-from sciSR.training.trackers import open_trackers
+from sciSR.training.trackers import Tracker, open_trackers
 from sciSR.training.validation import Validator
 
 __all__ = ["only_one", "slice_sensor", "train_self"]
@@ -170,15 +170,10 @@ def train_self(
         files=Files(target),
         name=name or target.name.removesuffix(".safetensors"),
     )
-    facts = {"rounds": rounds, "mode": "self"}
-    history: list[dict[str, Any]] = []
-    outcome = Outcome(weights={})
-    done = 0
-    watchers = open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
-    for number in range(rounds):
-        fine = _estimate(course, scan, measured) if turns else measured
-        maker = PairMaker(
-            [fine],
+
+    def renewed() -> PairMaker:
+        return PairMaker(
+            [_estimate(course, scan, measured) if turns else measured],
             patch=settings.patch,
             scale=net.spec.scale,
             sensor=physics,
@@ -186,23 +181,46 @@ def train_self(
             orders=turns,
             device=fabric.device,
         )
+
+    facts = {"rounds": rounds, "mode": "self"}
+    watchers = open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
+    try:
+        outcome = _in_rounds(course, renewed, rounds, minutes, begun, trackers=watchers, progress=progress)
+    except DivergedError as error:
+        net.load_state_dict(error.outcome.weights)
+        write(course, error.outcome, good=False, facts=facts)
+        raise
+    finally:
+        for tracker in watchers:
+            tracker.close()
+    return write(course, outcome, facts=facts)
+
+
+def _in_rounds(
+    course: Course,
+    renewed: Callable[[], PairMaker],
+    rounds: int,
+    minutes: float | None,
+    begun: float,
+    *,
+    trackers: Sequence[Tracker],
+    progress: Progress | None,
+) -> Outcome:
+    """Teach several times, each time on pairs of the estimate that the network gives by then."""
+    history: list[dict[str, Any]] = []
+    outcome = Outcome(weights={})
+    done = 0
+    for number in range(rounds):
+        maker = renewed()
         share = None if minutes is None else _share(minutes, begun, rounds - number)
-        lesson = replace(course, settings=replace(settings, seed=seed + number, minutes=share))
-        try:
-            outcome = teach(lesson, maker, progress=_shifted(progress, done, rounds - number))
-        except DivergedError as error:
-            net.load_state_dict(error.outcome.weights)
-            write(course, error.outcome, good=False, facts=facts)
-            raise
+        settings = replace(course.settings, seed=course.settings.seed + number, minutes=share)
+        outcome = teach(replace(course, settings=settings), maker, progress=_shifted(progress, done, rounds - number))
         history += [record | {"step": record["step"] + done} for record in outcome.history]
         done += outcome.step
-        for tracker in watchers:
+        for tracker in trackers:
             tracker.record(done, {key: value for key, value in history[-1].items() if key != "step"})
         log.info("round %d of %d: loss %.4g", number + 1, rounds, history[-1]["loss"])
-    for tracker in watchers:
-        tracker.close()
-    outcome = replace(outcome, history=history, step=done, seconds=time.perf_counter() - begun)
-    return write(course, outcome, facts=facts)
+    return replace(outcome, history=history, step=done, seconds=time.perf_counter() - begun)
 
 
 def only_one(references: Sequence[Reference]) -> Raster:

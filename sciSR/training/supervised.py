@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,12 @@ import torch
 
 from sciSR.degradation import Sensor
 from sciSR.errors import InputError, OutputExistsError
-from sciSR.losses import build_loss
+from sciSR.losses import Loss, build_loss
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
-from sciSR.sampling import Augmentation, Crop, Library, PairMaker, Reference, RotatingMaker, decoded_bytes
+from sciSR.sampling import Augmentation, Library, PairMaker, Reference, RotatingMaker, decoded_bytes
 from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
 from sciSR.training.course import Course, follow
@@ -224,16 +225,14 @@ def train(
     if too_much and not data.validation:
         raise InputError("cache_gb: references this large are judged on what held_out or validation name; name some")
 
-    def pairs_of(crops: Sequence[Crop]) -> PairMaker:
-        return PairMaker(
-            crops,
-            patch=settings.patch,
-            scale=scale,
-            sensor=physics,
-            augmentation=settings.augment,
-            device=fabric.device,
-        )
-
+    pairs_of = partial(
+        PairMaker,
+        patch=settings.patch,
+        scale=scale,
+        sensor=physics,
+        augmentation=settings.augment,
+        device=fabric.device,
+    )
     maker: PairMaker | RotatingMaker
     if too_much:
         least = [(n + 8) * s for n, s in zip(settings.patch, scale, strict=True)]
@@ -253,27 +252,19 @@ def train(
         device=fabric.device,
     )
     net.to(fabric.device)
-    lesson: Lesson = Supervised(objective.to(fabric.device))
+    objective.to(fabric.device)
     if learning_rate == "auto":
-        found = try_rates(net, maker, lesson, settings, device=fabric.device)
+        found = try_rates(net, maker, Supervised(objective), settings, device=fabric.device)
         log.info("learning rate %.2g, from a test of %d rates", found.suggestion, len(found.rates))
         settings = replace(settings, learning_rate=found.suggestion)
-    if teacher is not None:
-        lesson = DistilledLesson(objective, _teacher(teacher, net).to(fabric.device), teacher_weight)
+    game = None
     if adversarial is not None:
         game = settings_of(Game, adversarial, "adversarial")
         game.check(isinstance(network, str) or net.card is not None)
-        torch.manual_seed(seed)
-        referee = game.referee(len(axes), net.spec.out_channels).to(fabric.device)
-        lesson = AdversarialLesson(objective, game, referee, settings.learning_rate, fabric)
-    if prune is not None:
-        if steps is None:
-            raise InputError("prune: the zeros come over a known number of steps; give steps, not minutes")
-        lesson = PrunedLesson(lesson, net, prune, steps)
     course = Course(
         fabric=fabric,
         network=net,
-        lesson=lesson,
+        lesson=_lesson(net, objective, settings, fabric, teacher, teacher_weight, game, prune),
         settings=settings,
         data=data,
         validator=validator,
@@ -296,6 +287,31 @@ def train(
         facts=_facts(trials, teacher, prune),
         progress=progress,
     )
+
+
+def _lesson(
+    network: SRNetwork,
+    objective: Loss,
+    settings: Settings,
+    fabric: Any,
+    teacher: SRNetwork | str | None,
+    teacher_weight: float,
+    game: Game | None,
+    prune: float | None,
+) -> Lesson:
+    """What every step asks of the network."""
+    lesson: Lesson = Supervised(objective)
+    if teacher is not None:
+        lesson = DistilledLesson(objective, _teacher(teacher, network).to(fabric.device), teacher_weight)
+    if game is not None:
+        torch.manual_seed(settings.seed)
+        referee = game.referee(network.spec.ndim, network.spec.out_channels).to(fabric.device)
+        lesson = AdversarialLesson(objective, game, referee, settings.learning_rate, fabric)
+    if prune is None:
+        return lesson
+    if settings.steps is None:
+        raise InputError("prune: the zeros come over a known number of steps; give steps, not minutes")
+    return PrunedLesson(lesson, network, prune, settings.steps)
 
 
 def _facts(trials: Sequence[Trial], teacher: SRNetwork | str | None, prune: float | None) -> dict[str, Any]:
