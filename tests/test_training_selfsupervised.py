@@ -14,7 +14,7 @@ from sciSR.inference import upscale
 from sciSR.metrics import psnr
 from sciSR.networks import load_network
 from sciSR.raster import Raster
-from sciSR.training import train_self
+from sciSR.training import train, train_self
 from tests.training_cases import scene, volume
 
 FRESH: dict[str, Any] = {
@@ -123,6 +123,8 @@ def test_what_cannot_learn_from_itself_is_refused(tmp_path: Path) -> None:
         train_self(volume(), target, **(FRESH | {"network": odd}))
     with pytest.raises(InputError, match="slice_width: 'thin' came"):
         train_self(thick(volume()), target, **FRESH, slice_width="thin")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="teacher, prune: mode self does not take it"):
+        train(thick(volume()), target, **(FRESH | {"steps": 1}), mode="self", prune=0.5, teacher="mri-z4")
     target.write_bytes(b"mine")
     with pytest.raises(OutputExistsError, match="exists already"):
         train_self(thick(volume()), target, **FRESH)

@@ -181,6 +181,9 @@ def train(
     if mode == "self":
         if learning_rate == "auto":
             raise InputError("learning_rate: auto is for mode supervised; give a number, such as 1e-3")
+        others = [key for key in ("adversarial", "teacher", "prune", "search", "cache_gb") if given[key] is not None]
+        if others:
+            raise InputError(f"{', '.join(others)}: mode self does not take it; leave it away, or use mode supervised")
         named = {key: value for key, value in given.items() if key in signature(train_self).parameters}
         return train_self(only_one(learned), **named)
     if mode != "supervised":
