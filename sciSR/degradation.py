@@ -27,6 +27,7 @@ from sciSR.normalization import Normalization
 from sciSR.raster import Block, Raster, Window, slab_chunks, windows
 from sciSR.resampling import apply_taps, sampling_taps
 from sciSR.sensors import Band, Noise, Profile, Sensor
+from sciSR.tiling import central
 
 __all__ = ["Band", "FittedSensor", "Noise", "Profile", "Sensor", "degrade", "fit_sensor", "list_sensors", "load_sensor"]
 
@@ -285,9 +286,7 @@ def fit_sensor(
     """
     if not fine.grid.same_space(low.grid, tolerance_px=0.5) or fine.leading != low.leading:
         raise GeometryError(f"{low.name}: fields of view or channels are not those of {fine.name}; register them first")
-    axes = fine.grid.axes
-    steps = [n / m for n, m in zip(fine.grid.shape, low.grid.shape, strict=True)]
-    coarser = [axis for axis, step in zip(axes, steps, strict=True) if step > 1]
+    coarser = [axis for axis, step in fine.grid.factors(low.grid).items() if step > 1]
     if not coarser:
         raise InputError(f"{low.name}: no axis of it is coarser than in {fine.name}; give the coarse image second")
     x, y = _middle(fine, low)
@@ -319,7 +318,7 @@ def _misfit_at(
 def _middle(fine: Raster, low: Raster) -> tuple[torch.Tensor, torch.Tensor]:
     """The middle of both as ``(t, c, spatial…)`` in float64."""
     room = 128 if len(low.grid.shape) == 2 else 40
-    spatial = [slice((m - min(m, room)) // 2, (m + min(m, room)) // 2) for m in low.grid.shape]
+    spatial = [central(m, min(m, room)) for m in low.grid.shape]
     wide = [
         slice(round(p.start * n / m), round(p.stop * n / m))
         for p, n, m in zip(spatial, fine.grid.shape, low.grid.shape, strict=True)

@@ -175,6 +175,16 @@ class Grid:
                 raise GeometryError(f"target_spacing: {value} on axis {axis} is not a positive length")
         return self.refine({axis: have[axis] / value for axis, value in wanted.items()})
 
+    def factors(self, coarse: Grid) -> dict[str, float]:
+        """Pixels along each axis for one of ``coarse``, a grid of the same axes and field of view.
+
+        Example:
+            >>> coarse = Grid((4, 6), np.eye(3))
+            >>> coarse.refine({"y": 2.5}).factors(coarse)
+            {'y': 2.5, 'x': 1.0}
+        """
+        return {axis: n / m for axis, n, m in zip(self.axes, self.shape, coarse.shape, strict=True)}
+
     def crop(self, window: tuple[slice, ...]) -> Grid:
         """The part of the grid under ``window`` (slices with start and stop in array order)."""
         start = [0 if s.start is None else s.start for s in window]

@@ -74,7 +74,7 @@ def _long_axes(raster: Raster) -> list[str]:
 
 def factors(raster: Raster, grid: Grid) -> tuple[float, ...]:
     """Pixels of ``grid`` per pixel of the raster, per spatial axis in array order."""
-    return tuple(new / old for new, old in zip(grid.shape, raster.grid.shape, strict=True))
+    return tuple(grid.factors(raster.grid).values())
 
 
 def find_target(raster: Raster, spec: NetworkSpec, wanted: Grid | None) -> Target:

@@ -23,6 +23,7 @@ from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
+from sciSR.tiling import central
 
 __all__ = [
     "Model",
@@ -143,7 +144,7 @@ def evaluated(
         raster,
         model,
         sensor=known_sensor(model, section, settings),
-        scale=section.scale or (_factors(raster, result) if isinstance(model, str) else None),
+        scale=section.scale or (result.grid.factors(raster.grid) if isinstance(model, str) else None),
         baselines=section.baselines,
         crop=section.crop,
         seed=section.seed,
@@ -165,7 +166,7 @@ def consistency_facts(raster: Raster, result: Raster, sensor: Sensor | None) -> 
     if sensor is None or coarser or holds_classes(raster):
         return None
     window = _central(raster)
-    factors = _factors(raster, result)
+    factors = result.grid.factors(raster.grid)
     if window and any(abs(f - round(f)) > 1e-9 for f in factors.values()):
         return None
     fine = {
@@ -245,11 +246,6 @@ def _model_name(model: Model) -> str:
     return model.card.name if model.card is not None else model.family
 
 
-def _factors(raster: Raster, result: Raster) -> dict[str, float]:
-    pairs = zip(raster.grid.axes, result.grid.shape, raster.grid.shape, strict=True)
-    return {axis: fine / coarse for axis, fine, coarse in pairs}
-
-
 def _central(raster: Raster) -> dict[str, slice]:
     """The central part of a large raster, by axis; nothing for one that is small enough."""
     count = math.prod(raster.shape)
@@ -257,10 +253,9 @@ def _central(raster: Raster) -> dict[str, slice]:
         return {}
     window = {}
     if "t" in raster.axes:
-        window["t"] = slice(raster.times // 2, raster.times // 2 + 1)
+        window["t"] = central(raster.times, 1)
         count //= raster.times
     shrink = max(1.0, (count / _RESIDUAL_VALUES) ** (1 / len(raster.grid.shape)))
     for axis, n in zip(raster.grid.axes, raster.grid.shape, strict=True):
-        kept = max(1, int(n / shrink))
-        window[axis] = slice((n - kept) // 2, (n - kept) // 2 + kept)
+        window[axis] = central(n, max(1, int(n / shrink)))
     return window

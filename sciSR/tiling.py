@@ -13,9 +13,20 @@ from typing import Any
 
 from sciSR.errors import InputError
 
-__all__ = ["Tile", "TilePlan"]
+__all__ = ["Tile", "TilePlan", "central"]
 
 _Window = tuple[slice, ...]
+
+
+def central(n: int, kept: int) -> slice:
+    """The middle ``kept`` of ``n`` pixels.
+
+    Example:
+        >>> central(7, 4)
+        slice(1, 5, None)
+    """
+    start = (n - kept) // 2
+    return slice(start, start + kept)
 
 
 @dataclass(frozen=True)

@@ -239,3 +239,9 @@ def test_crop_outside_or_empty_is_refused(window: tuple[slice, ...]) -> None:
 def test_impossible_target_spacing_is_refused(spacing: Any) -> None:
     with pytest.raises(GeometryError):
         Grid((4, 4), np.eye(3)).with_spacing(spacing)
+
+
+@given(grids(), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
+def test_factors_are_those_that_refined(grid: Grid, z: int, y: int, x: int) -> None:
+    scale = {axis: factor for axis, factor in {"z": z, "y": y, "x": x}.items() if axis in grid.axes}
+    assert grid.refine(scale).factors(grid) == scale

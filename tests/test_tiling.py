@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sciSR.errors import InputError
-from sciSR.tiling import TilePlan
+from sciSR.tiling import TilePlan, central
+
+
+@given(st.integers(1, 99), st.data())
+def test_the_middle_leaves_as_much_on_both_sides(n: int, data: st.DataObject) -> None:
+    kept = data.draw(st.integers(1, n))
+    part = central(n, kept)
+    assert part.stop - part.start == kept
+    assert 0 <= (n - part.stop) - part.start <= 1
 
 
 @st.composite

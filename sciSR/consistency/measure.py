@@ -116,8 +116,7 @@ def factors_between(result: Raster, low: Raster) -> dict[str, float]:
             f"{result.name}: it has {result.leading} times or channels, {low.name} has {low.leading}; compare a result "
             "with its own input"
         )
-    shapes = zip(result.grid.axes, result.grid.shape, low.grid.shape, strict=True)
-    return {axis: fine / coarse for axis, fine, coarse in shapes}
+    return result.grid.factors(low.grid)
 
 
 class _Difference(DerivedSource):

@@ -19,7 +19,7 @@ from sciSR.inference import upscale
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster, Window
 
-__all__ = ["check_comparable", "compare", "evaluate"]
+__all__ = ["Steps", "check_comparable", "compare", "evaluate", "spread_mask"]
 
 Progress = Callable[[int, int], None]
 Mask = Raster | NDArray[Any]
@@ -73,7 +73,7 @@ def evaluate(
     for raster in methods.values():
         check_comparable(raster, reference, mask)
     if low is not None:
-        factors = dict(zip(low.grid.axes, _factors(low, reference), strict=True))
+        factors = _factors(low, reference)
         for name in baselines:
             methods.setdefault(name, upscale(low, name, scale=factors, sensor=_known(sensor)))
     return compare(methods, reference, low=low, sensor=sensor, data_range=data_range, mask=mask, progress=progress)
@@ -98,15 +98,15 @@ def compare(
     settings |= {"data_range": peak, "data_range_from": origin}
     if regions.threshold is not None:
         settings["foreground"] = f"reference > {regions.threshold:g}" + (f" {reference.unit}" if reference.unit else "")
-    ratio = None if low is None else math.prod(_factors(low, reference)) ** (-1 / len(reference.grid.shape))
+    ratio = None if low is None else math.prod(_factors(low, reference).values()) ** (-1 / len(reference.grid.shape))
     consistent = low is not None and sensor is not None
     if sensor is not None:
         settings["sensor"] = load_sensor(sensor).name
     each = math.prod(reference.shape)
+    steps = Steps(progress, len(methods) * each)
     rows: list[Score] = []
-    for number, (name, raster) in enumerate(methods.items()):
-        step = None if progress is None else _shifted(progress, number * each, len(methods) * each)
-        scored = _scores(name, raster, reference, regions, peak, ratio, step)
+    for name, raster in methods.items():
+        scored = _scores(name, raster, reference, regions, peak, ratio, steps.next(each))
         if consistent and low is not None and sensor is not None:
             relative = residual(raster, low, load_sensor(sensor), data_range=peak).relative
             scored = [
@@ -136,10 +136,7 @@ class _Regions:
         if isinstance(mask, Raster):
             _check_space(mask, reference, "mask")
         else:
-            try:
-                mask = np.broadcast_to(np.asarray(mask), reference.shape)
-            except ValueError as error:
-                raise InputError(f"mask: shape {np.shape(mask)} does not fit {reference.shape}") from error
+            mask = spread_mask(mask, reference.shape)
         return cls(("valid", "mask"), mask=mask)
 
     def read(self, window: Window, target: NDArray[Any], axes: int) -> NDArray[np.bool_]:
@@ -270,13 +267,13 @@ def _check_space(raster: Raster, reference: Raster, what: str) -> None:
         )
 
 
-def _factors(low: Raster, high: Raster) -> tuple[float, ...]:
+def _factors(low: Raster, high: Raster) -> dict[str, float]:
     if not low.grid.same_space(high.grid):
         raise GeometryError(
             f"{low.name}: the low-resolution raster covers {low.grid.bounds} in {low.grid.frame}, {high.name} "
             f"{high.grid.bounds} in {high.grid.frame}; give the raster that the result was made from"
         )
-    return tuple(fine / coarse for fine, coarse in zip(high.grid.shape, low.grid.shape, strict=True))
+    return high.grid.factors(low.grid)
 
 
 def _known(sensor: Sensor | str | Mapping[str, Any] | None) -> Sensor | None:
@@ -287,8 +284,31 @@ def _with(row: Score, metric: str, value: float) -> Score:
     return Score(row.subject, row.method, row.part, row.region, row.pixels, {**row.values, metric: value})
 
 
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: progress(before + done, total)
+def spread_mask(mask: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A mask given as an array, over all of a raster's axes.
+
+    Raises:
+        InputError: it does not broadcast to them.
+    """
+    try:
+        return np.broadcast_to(np.asarray(mask), shape)
+    except ValueError as error:
+        raise InputError(f"mask: shape {np.shape(mask)} does not fit {shape}") from error
+
+
+class Steps:
+    """One progress over several steps."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._before = 0
+
+    def next(self, size: int) -> Progress | None:
+        """Progress of the next step, which has ``size`` values."""
+        before, self._before = self._before, self._before + size
+        progress, total = self._progress, self._total
+        return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _notes(rows: list[Score]) -> tuple[str, ...]:

@@ -18,13 +18,14 @@ from sciSR.classical import CLASSICAL
 from sciSR.degradation import Sensor, degrade, load_sensor
 from sciSR.encoding import work_dtype
 from sciSR.errors import GeometryError, InputError
-from sciSR.evaluation.comparison import Mask, compare
+from sciSR.evaluation.comparison import Mask, Steps, compare, spread_mask
 from sciSR.evaluation.table import ScoreTable
 from sciSR.grid import scale_per_axis
 from sciSR.inference import upscale
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.raster import ArraySource, Raster
+from sciSR.tiling import central
 
 __all__ = ["WaldResult", "wald"]
 
@@ -99,7 +100,7 @@ def wald(
     for baseline in baselines:
         if baseline not in lazy:
             lazy[baseline] = upscale(low, baseline, scale=factors, sensor=known)
-    steps = _Steps(progress, 2 * len(lazy) * math.prod(truth.shape))
+    steps = Steps(progress, 2 * len(lazy) * math.prod(truth.shape))
     outputs = {key: in_memory(value, steps.next(math.prod(truth.shape))) for key, value in lazy.items()}
     table = compare(
         outputs,
@@ -155,9 +156,7 @@ def _factors(raster: Raster, network: SRNetwork | str, scale: float | Mapping[st
         return scale_per_axis(scale, raster.grid.axes)
     if isinstance(network, str):
         raise InputError(f"wald: {network} refines by any factor; give scale=")
-    refined = upscale(raster, network, precision="float32").grid
-    pairs = zip(raster.grid.axes, refined.shape, raster.grid.shape, strict=True)
-    return {axis: fine / coarse for axis, fine, coarse in pairs}
+    return upscale(raster, network, precision="float32").grid.factors(raster.grid)
 
 
 def _window(
@@ -171,7 +170,7 @@ def _window(
         times = raster.times
         steps = max(1, min(times, _CROP_VALUES * times // math.prod(raster.shape)))
         if steps < times:
-            window["t"] = slice((times - steps) // 2, (times - steps) // 2 + steps)
+            window["t"] = central(times, steps)
         edge = _edge(list(sizes.values()), _CROP_VALUES // (steps * len(raster.channels)))
         limits = dict.fromkeys(sizes, edge)
     elif isinstance(crop, Mapping):
@@ -186,7 +185,7 @@ def _window(
                 f"{raster.name}: {min(n, limits[axis])} pixels along {axis} cannot be degraded by {factors[axis]:g}; "
                 "Wald's protocol needs at least one coarse pixel"
             )
-        window[axis] = slice((n - kept) // 2, (n - kept) // 2 + kept)
+        window[axis] = central(n, kept)
     return window
 
 
@@ -204,10 +203,7 @@ def _cropped(mask: Mask | None, raster: Raster, window: Mapping[str, slice]) -> 
         return None
     if isinstance(mask, Raster):
         return mask.crop(**{axis: part for axis, part in window.items() if axis in mask.axes})
-    try:
-        full = np.broadcast_to(np.asarray(mask), raster.shape)
-    except ValueError as error:
-        raise InputError(f"mask: shape {np.shape(mask)} does not fit {raster.shape}") from error
+    full = spread_mask(mask, raster.shape)
     return full[tuple(window.get(axis, slice(None)) for axis in raster.axes)]
 
 
@@ -217,18 +213,3 @@ def _told(window: Mapping[str, slice], raster: Raster) -> str:
     if all(whole[axis] == n for axis, n in kept.items()):
         return "the whole input"
     return "its centre, " + ", ".join(f"{axis} {n} of {whole[axis]}" for axis, n in kept.items())
-
-
-class _Steps:
-    """One progress over several steps."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._before = 0
-
-    def next(self, size: int) -> Progress | None:
-        """Progress of the next step, which has ``size`` values."""
-        before, self._before = self._before, self._before + size
-        progress, total = self._progress, self._total
-        return None if progress is None else lambda done, _: progress(before + done, total)

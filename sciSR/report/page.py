@@ -100,11 +100,7 @@ def write_html(
 
 
 def _summary(input: Raster, result: Raster) -> str:
-    factors = [
-        f"{axis} × {fine / n:.4g}"
-        for axis, fine, n in zip(input.grid.axes, result.grid.shape, input.grid.shape, strict=True)
-        if fine != n
-    ]
+    factors = [f"{axis} × {factor:.4g}" for axis, factor in result.grid.factors(input.grid).items() if factor != 1]
     return "Super-resolution by sciSR: " + (", ".join(factors) or "same pixel count")
 
 

@@ -109,7 +109,7 @@ def _views(input: Raster, result: Raster) -> list[View]:
         views = scene_views(input)
         return [*views, detail(input, views[0])]
     views = volume_views(input)
-    gain = {a: fine / n for a, fine, n in zip(input.grid.axes, result.grid.shape, input.grid.shape, strict=True)}
+    gain = result.grid.factors(input.grid)
     finest = max(views, key=lambda view: gain[view.rows[0]] * gain[view.columns[0]])
     return [*views, detail(input, finest)]
 
