@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciSR.raster import Block, BlockSource, Window, streams_by_slabs
+from sciSR.errors import RunError
+from sciSR.raster import Block, BlockSource, Raster, Window, gathered, streams_by_slabs
 
-__all__ = ["DerivedSource", "RecordedSource", "RollingRows", "rows_in_order"]
+__all__ = ["DerivedSource", "RecordedSource", "RollingRows", "rows_in_order", "whole_slabs"]
 
 
 class DerivedSource:
@@ -73,6 +75,24 @@ class RecordedSource(DerivedSource):
     def record(self) -> dict[str, Any]:
         """The facts."""
         return self._facts
+
+
+def whole_slabs(raster: Raster) -> Iterator[tuple[Window, Block]]:
+    """A raster's stream in whole slabs along the first spatial axis, as thick as its blocks are.
+
+    Raises:
+        RunError: the source began a slab before the last one was whole, which is a defect of it.
+    """
+    lead = len(raster.leading)
+    pending: list[tuple[Window, Block]] = []
+    for window, block in raster.stream():
+        if pending and window[: lead + 1] != pending[0][0][: lead + 1]:
+            raise RunError(f"{raster.name}: a slab was left incomplete; this is a defect of the source")
+        pending.append((window, block))
+        whole = window[: lead + 1] + tuple(slice(0, n) for n in raster.shape[lead + 1 :])
+        if sum(part.values.size for _, part in pending) == math.prod(p.stop - p.start for p in whole):
+            yield whole, pending[0][1] if len(pending) == 1 else gathered(pending, whole)
+            pending = []
 
 
 @contextmanager

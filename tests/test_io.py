@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from sciSR.derived import whole_slabs
 from sciSR.errors import FormatError, InputError, MissingFileError, OutputExistsError, RunError
-from sciSR.io import ADAPTERS, adapter_for, open_raster, save_raster, slabs
+from sciSR.io import ADAPTERS, adapter_for, open_raster, save_raster
 from sciSR.raster import ArraySource, Block, Raster, Window, windows
 
 
@@ -181,7 +182,7 @@ def test_slabs_are_whole_rise_and_cover_once(shape: tuple[int, ...], chunks: tup
     raster = Raster.from_array(values, affine=np.eye(4), axes="tzyx")
     raster = raster.replace(source=ArraySource(values, chunks=chunks))
     position = (0, 0)
-    for window, block in slabs(raster):
+    for window, block in whole_slabs(raster):
         assert (window[0].start, window[1].start) == position
         assert window[2:] == (slice(0, shape[2]), slice(0, shape[3]))
         np.testing.assert_array_equal(block.values, values[window])

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciSR.errors import RunError
+from sciSR.derived import whole_slabs
 from sciSR.metrics import SSIMStream
-from sciSR.raster import Block, Raster, Window, gathered
+from sciSR.raster import Block, Raster, Window
 
 __all__ = ["Tally", "slabs"]
 
@@ -123,16 +123,7 @@ def slabs(raster: Raster) -> Iterator[tuple[Window, Block]]:
     if channel is not None and raster.source.chunks[channel] < raster.shape[channel]:
         yield from _read(raster)
         return
-    lead = len(raster.leading)
-    pending: list[tuple[Window, Block]] = []
-    for window, block in raster.stream():
-        if pending and window[: lead + 1] != pending[0][0][: lead + 1]:
-            raise RunError(f"{raster.name}: a slab was left incomplete; this is a defect of the source")
-        pending.append((window, block))
-        whole = window[: lead + 1] + tuple(slice(0, n) for n in raster.shape[lead + 1 :])
-        if sum(b.values.size for _, b in pending) == math.prod(p.stop - p.start for p in whole):
-            yield whole, gathered(pending, whole)
-            pending = []
+    yield from whole_slabs(raster)
 
 
 def _read(raster: Raster) -> Iterator[tuple[Window, Block]]:

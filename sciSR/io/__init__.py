@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sciSR.derived import whole_slabs
 from sciSR.errors import FormatError, MissingFileError, OutputExistsError, RunError
 from sciSR.io.adapter import FormatAdapter, WithCompanions, WithLeftovers, Writer
 from sciSR.journal import Journal, journal_folder, journal_key, journalled
-from sciSR.raster import Block, Raster, Window
+from sciSR.raster import Raster
 
 __all__ = ["ADAPTERS", "adapter_for", "open_raster", "save_raster"]
 
@@ -192,7 +193,7 @@ def publish(made: Path, final: Path) -> None:
 def _pull(raster: Raster, writer: Writer, progress: Progress | None) -> None:
     total = int(np.prod(raster.shape))
     done = 0
-    blocks = raster.stream() if writer.order == "any" else slabs(raster)
+    blocks = raster.stream() if writer.order == "any" else whole_slabs(raster)
     try:
         for window, block in blocks:
             writer.write(window, block)
@@ -205,35 +206,3 @@ def _pull(raster: Raster, writer: Writer, progress: Progress | None) -> None:
     except BaseException:
         writer.abort()
         raise
-
-
-def slabs(raster: Raster) -> Iterator[tuple[Window, Block]]:
-    """The raster's stream, gathered into whole slabs along the first spatial axis, one leading index at a time."""
-    spatial = len(raster.grid.shape)
-    lead = len(raster.shape) - spatial
-    whole = raster.shape[lead + 1 :]
-    pending: list[tuple[Window, Block]] = []
-    for window, block in raster.stream():
-        if pending and window[: lead + 1] != pending[0][0][: lead + 1]:
-            raise RunError(f"{raster.name}: a slab was left incomplete; this is a defect of the source")
-        pending.append((window, block))
-        size = int(np.prod([s.stop - s.start for s in window[: lead + 1]]))
-        if sum(b.values.size for _, b in pending) == size * int(np.prod(whole)):
-            yield _joined(pending, lead, whole)
-            pending = []
-
-
-def _joined(parts: list[tuple[Window, Block]], lead: int, whole: tuple[int, ...]) -> tuple[Window, Block]:
-    first = parts[0][0][: lead + 1]
-    window = first + tuple(slice(0, n) for n in whole)
-    if len(parts) == 1:
-        return window, parts[0][1]
-    shape = tuple(s.stop - s.start for s in window)
-    values = np.empty(shape, parts[0][1].values.dtype)
-    valid = None if all(b.valid is None for _, b in parts) else np.ones(shape, dtype=bool)
-    for part, block in parts:
-        at = (slice(None),) * (lead + 1) + part[lead + 1 :]
-        values[at] = block.values
-        if valid is not None and block.valid is not None:
-            valid[at] = block.valid
-    return window, Block(values, valid)
