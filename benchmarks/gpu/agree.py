@@ -84,7 +84,7 @@ def _step(device: str) -> Iterator[tuple[str, float, float, bool]]:
         loss = torch.nn.functional.l1_loss(network(low.to(where)), high.to(where))
         loss.backward()
         gradient = torch.cat([p.grad.flatten().cpu() for p in network.parameters() if p.grad is not None])
-        found[where] = (float(loss), gradient)
+        found[where] = (float(loss.detach()), gradient)
     error = abs(found["cpu"][0] - found[device][0])
     yield "loss of a step", error, 1e-5, error <= 1e-5
     difference = float((found["cpu"][1] - found[device][1]).norm() / found["cpu"][1].norm())

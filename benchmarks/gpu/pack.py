@@ -100,8 +100,11 @@ def load(key: str) -> np.ndarray[Any, Any]:
     return np.frombuffer(raw, dtype=facts["dtype"]).reshape(facts["shape"]).copy()
 
 
-def references(name: str, role: str) -> list[Any]:
-    """The references of weights, as ``train()`` takes them; ``role`` is references or validation."""
+def references(name: str, role: str, most: int | None = None) -> list[Any]:
+    """The references of weights, as ``train()`` takes them; ``role`` is references or validation.
+
+    With ``most``: of each only a square or cube of so many pixels in the middle, of which nothing is held out by name.
+    """
     from sciSR.raster import Raster
     from sciSR.sampling import Reference
 
@@ -110,8 +113,15 @@ def references(name: str, role: str) -> list[Any]:
     for entry in manifest[name][role]:
         facts = manifest["arrays"][entry["array"]]
         affine = np.diag([*facts["spacing"][::-1], 1.0])
-        raster = Raster.from_array(load(entry["array"]), affine=affine, axes=tuple(facts["axes"]), name=entry["array"])
-        held = entry["held_out"] and {axis: tuple(span) for axis, span in entry["held_out"].items()}
+        values = load(entry["array"])
+        if most is not None:
+            first = 1 if "c" in facts["axes"] else 0
+            side = round(most ** (1 / (values.ndim - first)))
+            middle = (slice(max(0, (n - side) // 2), (n + side) // 2) for n in values.shape[first:])
+            values = np.ascontiguousarray(values[(slice(None),) * first + tuple(middle)])
+        raster = Raster.from_array(values, affine=affine, axes=tuple(facts["axes"]), name=entry["array"])
+        held = entry["held_out"] if most is None else None
+        held = held and {axis: tuple(span) for axis, span in held.items()}
         bands = entry["bands"] and tuple(entry["bands"])
         made.append(Reference(raster, coarsen=entry["coarsen"], weight=entry["weight"], bands=bands, held_out=held))
     return made

@@ -5,10 +5,17 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 python="${PYTHON:-.venv/bin/python}"
 rm -rf .whl && mkdir -p .whl
+packages=(monai nibabel dask pydantic pydantic_core isal lightning-fabric toolz partd locket importlib_metadata
+  annotated-types typing-inspection)
+pinned=()
+for package in "${packages[@]}"; do
+  pinned+=("$(grep -i "^$package==" constraints.txt)")
+done
 "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "${GPU_PYTHON:-3.12}" --implementation cp \
   --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-  -d .whl monai==1.6.1 nibabel==5.4.2 dask==2026.8.0 pydantic==2.14.3 pydantic_core==2.50.4 isal==1.9.1 \
-  lightning-fabric==2.6.6 toolz==1.2.0 partd==1.4.2 locket==1.0.0 importlib_metadata==10.2.0 \
-  annotated-types==0.8.0 typing-inspection==0.4.5
+  -d .whl "${pinned[@]}"
 "$python" -m benchmarks.gpu.pack
 du -sh .whl .gpu
+mib=$(( ($(git ls-files -z | xargs -0 cat | wc -c) + $(cat .whl/* .gpu/* | wc -c)) / 1048576 + 1 ))
+echo "$mib MiB to take along, the repository included"
+[[ "$mib" -le 64 ]] || { echo "that is more than the 64 MiB that travel" >&2; exit 1; }
