@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciSR.derived import rows_in_order
 from sciSR.encoding import work_dtype
 from sciSR.errors import GeometryError, InputError, MissingFileError
 from sciSR.grid import scale_per_axis
 from sciSR.normalization import Normalization
-from sciSR.raster import Block, Raster, Window, slab_chunks, windows
+from sciSR.raster import Block, Raster, Window, windows
 from sciSR.resampling import apply_taps, sampling_taps
 from sciSR.sensors import Band, Noise, Profile, Sensor
 from sciSR.tiling import central
@@ -167,8 +168,8 @@ class _Degraded:
             None if coarse == fine else sampling_taps(fine, coarse, sensor.kernels(axis, fine / coarse, self._channels))
             for axis, fine, coarse in zip(raster.grid.axes, raster.grid.shape, spatial, strict=True)
         ]
-        shrink = np.prod([f / c for f, c in zip(raster.grid.shape, spatial, strict=True)])
-        self.chunks = slab_chunks(self.shape, max(1, int(_BLOCK / shrink)))
+        row = math.prod(raster.one_time) * math.prod(raster.grid.shape) // spatial[0]
+        self.chunks = (*raster.one_time, max(1, min(spatial[0], _BLOCK // row)), *spatial[1:])
 
     @property
     def _channels(self) -> int:
@@ -181,18 +182,20 @@ class _Degraded:
         valid = np.ones(shape, bool)
         for part in windows(shape, self.chunks):
             moved = tuple(slice(w.start + p.start, w.start + p.stop) for w, p in zip(window, part, strict=True))
-            values[part], valid[part] = self._read(moved)
+            values[part], valid[part] = self._made(moved, self._raster.source.read)
         return Block(values, None if valid.all() else valid)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
-        """Every value once, in slabs."""
-        for window in windows(self.shape, self.chunks):
-            yield window, self.read(window)
+        """Every value once, in slabs; those of a network's result are taken as they come, each computed once."""
+        with rows_in_order(self._raster.source, self._lead) as read:
+            for window in windows(self.shape, self.chunks):
+                values, valid = self._made(window, read)
+                yield window, Block(values, None if valid.all() else valid)
 
-    def _read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _made(self, window: Window, read: Callable[[Window], Block]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         lead, spatial = window[: self._lead], window[self._lead :]
         cuts = [_cut(taps, part, self._bands(lead)) for taps, part in zip(self._taps, spatial, strict=True)]
-        block = self._raster.read((*lead, *(cut[0] for cut in cuts)))
+        block = read((*lead, *(cut[0] for cut in cuts)))
         values = self._tensor(block.values.astype(self.dtype))
         holes = None if block.valid is None else self._tensor(~block.valid).to(values.dtype)
         if holes is not None:

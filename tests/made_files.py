@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sciSR.networks import build_network
 from sciSR.networks.checkpoint import save_checkpoint
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
+from sciSR.raster import ArraySource, Block, Window, windows
 
 NORTH_UP = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 4_200_000.0)
 
@@ -93,3 +95,22 @@ def kept(network: SRNetwork, path: Path) -> Path:
         provenance=network.card.provenance,
         name=path.stem,
     )
+
+
+class Streamed(ArraySource):
+    """An array whose blocks come in order, as those of a network's result do; nothing may be read."""
+
+    by_slabs = True
+    ended = False
+
+    def read(self, window: Window) -> Block:
+        """Refuse."""
+        raise AssertionError(f"read {window}")
+
+    def stream(self) -> Iterator[tuple[Window, Block]]:
+        """Every block once."""
+        try:
+            for window in windows(self.shape, self.chunks):
+                yield window, super().read(window)
+        finally:
+            self.ended = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from sciSR.errors import GeometryError, InputError
 from sciSR.inference import upscale
 from sciSR.journal import Journal, journalled
 from sciSR.networks import build_network
-from sciSR.raster import ArraySource, Block, Raster, Window, windows
+from sciSR.raster import ArraySource, Raster
 from sciSR.regrid import regrid
 from sciSR.tiles import TileJob
+from tests.made_files import Streamed
 
 
 def random(*shape: int) -> NDArray[np.float32]:
@@ -132,19 +132,6 @@ def test_blocks_agree_to_the_bit_and_tiles_with_the_whole(scale: Any, monkeypatc
     monkeypatch.undo()
     once = enforce(cubic, low, "s2", exact=True, iterations=2).read()
     assert np.abs(exact.values - once.values)[whole.valid].max() < 1e-6 * span
-
-
-class Streamed(ArraySource):
-    """Rows that come in order, once; nothing may be read."""
-
-    by_slabs = True
-
-    def read(self, window: Window) -> Block:
-        raise AssertionError(f"read {window}")
-
-    def stream(self) -> Iterator[tuple[Window, Block]]:
-        for window in windows(self.shape, self.chunks):
-            yield window, super().read(window)
 
 
 @pytest.mark.parametrize("scale", [2, {"y": 2.3, "x": 3.4}])

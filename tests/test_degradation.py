@@ -14,6 +14,7 @@ from sciSR.degradation import degrade, fit_sensor, keyed_normal, load_sensor
 from sciSR.errors import GeometryError, InputError
 from sciSR.raster import ArraySource, Raster
 from sciSR.sensors import Sensor
+from tests.made_files import Streamed
 
 OBLIQUE = np.array([[0.9, 0.1, 0.0, -40.0], [-0.1, 1.1, 0.2, 12.0], [0.0, -0.3, 2.0, 7.0], [0, 0, 0, 1.0]])
 
@@ -57,6 +58,20 @@ def test_parts_of_bounded_size_agree_too(monkeypatch: pytest.MonkeyPatch) -> Non
     parts = degrade(scene(array), 2, sensor=NOISY)
     assert len(list(parts.stream())) > 4
     assert np.array_equal(parts.read().values, whole)
+
+
+def test_a_result_that_streams_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = random(2, 40, 45)
+    array[1, 20:26, 30:40] = np.nan
+    fine = scene(array)
+    whole = degrade(fine, 2, sensor="s2").read()
+    monkeypatch.setattr("sciSR.degradation._BLOCK", 900)
+    low = degrade(fine.replace(source=Streamed(array, chunks=(2, 7, 45))), 2, sensor="s2")
+    blocks = list(low.stream())
+    assert len(blocks) > 2
+    assert sum(block.values.size for _, block in blocks) == whole.values.size
+    for place, block in blocks:
+        np.testing.assert_array_equal(block.values, whole.values[place])
 
 
 @pytest.mark.parametrize("scale", [2, 3, {"y": 5, "x": 2.5}])

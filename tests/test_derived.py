@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from sciSR.derived import DerivedSource, RecordedSource, rows_in_order
 from sciSR.raster import ArraySource, Block, Window, windows
+from tests.made_files import Streamed
 
-
-class Streamed(ArraySource):
-    """Slabs of two rows, each in two halves, that come once; nothing may be read."""
-
-    by_slabs = True
-    ended = False
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        super().__init__(array, chunks=(1, 2, array.shape[2], -(-array.shape[3] // 2)))
-
-    def stream(self) -> Iterator[tuple[Window, Block]]:
-        try:
-            for window in windows(self.shape, self.chunks):
-                yield window, super().read(window)
-        finally:
-            self.ended = True
-
-    def read(self, window: Window) -> Block:
-        raise AssertionError(f"read {window}")
+HALVES = (1, 2, 5, 4)
+"""Slabs of two rows, each in two parts."""
 
 
 class Doubled(DerivedSource):
@@ -58,7 +39,7 @@ def overlapping(rows: int, margin: int) -> list[Window]:
 @pytest.mark.parametrize(("rows", "margin"), [(1, 0), (3, 2), (4, 1), (9, 0)])
 def test_what_streams_by_slabs_is_computed_once(rows: int, margin: int) -> None:
     values = holed()
-    source = Streamed(values)
+    source = Streamed(values, chunks=HALVES)
     with rows_in_order(source, 1) as read:
         for window in overlapping(rows, margin):
             block = read(window)
@@ -68,7 +49,7 @@ def test_what_streams_by_slabs_is_computed_once(rows: int, margin: int) -> None:
 
 
 def test_a_stream_that_is_left_ends() -> None:
-    source = Streamed(holed())
+    source = Streamed(holed(), chunks=HALVES)
     with rows_in_order(source, 1) as read:
         read((slice(0, 1), slice(0, 3), slice(0, 5), slice(0, 7)))
         assert not source.ended
