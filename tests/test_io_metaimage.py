@@ -222,6 +222,11 @@ def test_describe_shows_the_keys(tmp_path: Path) -> None:
         ({"BinaryData": "False"}, "values as text"),
         ({"ElementSpacing": "1 2"}, "has 2 numbers, expected 3"),
         ({"Offset": "a b c"}, "are not numbers"),
+        ({"DimSize": "7 6 (5)"}, r"DimSize '7 6 \(5\)' are not whole numbers"),
+        ({"DimSize": "3000000000 3000000000 3000000000"}, "promises 54000000000000000000000000000 bytes"),
+        ({"ElementNumberOfChannels": "one"}, r"one channel\(s\) of type MET_SHORT"),
+        ({"HeaderSize": "some"}, "HeaderSize 'some' are not whole numbers"),
+        ({"HeaderSize": "-2"}, "HeaderSize '-2'; expected one whole number"),
         ({"ElementDataFile": "LIST"}, "values lie in several files"),
         ({"CompressedData": "True"}, "compressed data are damaged"),
     ],
@@ -246,6 +251,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         open_raster(tmp_path / "no.mha")
     with pytest.raises(GeometryError, match=r"flat\.mha: .*parallel"):
         open_raster(by_hand(tmp_path / "flat.mha", TransformMatrix="1 0 0 1 0 0 0 0 1"))
+
+
+@pytest.mark.parametrize("matrix", ["2 0 0 0 0.5 0 0 0 1", "0.6 0.8 0 -0.8 0.6001 0 0 0 1", "1 0 0 0 1 0 0 0 1"])
+def test_directions_that_are_not_of_length_one_keep_their_place(tmp_path: Path, matrix: str) -> None:
+    source = by_hand(tmp_path / "a.mha", TransformMatrix=matrix)
+    raster = open_raster(source)
+    out = save_raster(refined(raster, 2, 3, 1), tmp_path / "b.mha")
+    assert header(out)["TransformMatrix"] == matrix
+    low, fine = itk_image(source)[1], itk_image(out)[1]
+    for corner in np.ndindex(2, 2, 2):
+        places = [
+            affine @ [*(c * n - 0.5 for c, n in zip(corner, size, strict=True)), 1]
+            for affine, size in ((low, (7, 6, 5)), (fine, (7, 18, 10)))
+        ]
+        np.testing.assert_allclose(places[0], places[1], atol=1e-9)
 
 
 def test_time_mixed_with_space_is_refused(tmp_path: Path) -> None:

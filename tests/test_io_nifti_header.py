@@ -101,6 +101,15 @@ def test_a_header_that_promises_more_than_gzip_can_hold_is_refused_at_once(tmp_p
         open_raster(packed)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_values_that_begin_far_beyond_the_file_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = patch(make(tmp_path / "a.nii", VALUES), 108, struct.pack("<f", 1e30))
+    if suffix == ".nii.gz":
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(FormatError, match=r"vox_offset 1e\+30 leaves 1e\+30 bytes for extensions"):
+        open_raster(tmp_path / f"a{suffix}")
+
+
 def test_a_gzip_that_is_no_gzip_inside_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(b"\x1f\x8b" + bytes(range(200)))

@@ -255,6 +255,13 @@ def test_describe_shows_fields_and_keys(tmp_path: Path) -> None:
         ({"space directions": "(1,0) (0,1) (0,0)"}, "has 2 components"),
         ({"space directions": "(1,0,x) (0,1,0) (0,0,1)"}, "is not a vector"),
         ({"kinds": "3-color domain domain"}, "split vectors and colours"),
+        ({"sizes": "7 6 y5"}, "sizes '7 6 y5' are not whole numbers"),
+        ({"space directions": "", "spacings": "1 1 (1)"}, r"spacings '1 1 \(1\)' are not numbers"),
+        ({"sizes": "3000000000 3000000000 3000000000"}, "promises 54000000000000000000000000000 bytes"),
+        ({"byte skip": "x"}, "byte skip 'x' are not whole numbers"),
+        ({"byte skip": "-2"}, "byte skip '-2'; expected one whole number"),
+        ({"line skip": "1 2"}, "line skip '1 2'; expected one whole number"),
+        ({"line skip": "1000000000000"}, "it is cut off"),
         ({"data file": "LIST"}, "values lie in several files"),
         ({"data file": "slice_%03d.raw 1 5 1"}, "values lie in several files"),
     ],
@@ -264,6 +271,13 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, more: dict[str, str], me
     with pytest.raises(FormatError, match=message) as caught:
         open_raster(path).read()
     assert "a.nrrd" in str(caught.value)
+
+
+def test_a_data_file_that_is_a_folder_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "values").mkdir()
+    path = write(tmp_path / "a.nhdr", VALUES[:0], head(**{"data file": "values"}))
+    with pytest.raises(MissingFileError, match=r"a\.nhdr: values, the file with its values, is not there"):
+        open_raster(path)
 
 
 def test_interleaved_vectors_and_parallel_axes_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from sciSR.errors import FormatError
 
@@ -48,8 +48,8 @@ _OPTIONAL = {
 }  # fmt: skip
 """Tags and how many numbers they hold."""
 _DAMAGE = (
-    ArithmeticError, AttributeError, EOFError, IndexError, KeyError, NotImplementedError, RecursionError, TypeError,
-    ValueError, struct.error,
+    ArithmeticError, AttributeError, BytesLengthException, EOFError, IndexError, KeyError, NotImplementedError,
+    RecursionError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 """What pydicom raises on bytes that are no elements."""
 

@@ -6,6 +6,7 @@ in their order, and those that a new grid or type changes are rewritten. Values 
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 import zlib
@@ -33,6 +34,7 @@ from sciSR.io.volumes import (
     grid_from_lps,
     index_map,
     unscaled,
+    whole_numbers,
 )
 from sciSR.raster import Channel, Metadata, Raster, TimeAxis
 
@@ -103,6 +105,14 @@ class MetaImageAdapter:
         """The file, or ``.raw`` and ``.mhd``."""
         return (path.with_suffix(".raw"), path) if _detached(path) else (path,)
 
+    def parts(self, path: str) -> tuple[str, ...]:
+        """The file with the values, where that is another."""
+        if not _detached(Path(path)):
+            return ()
+        _, raster, _ = _opened(path)
+        assert raster.metadata is not None
+        return tuple(file for file in raster.metadata.items["files"] if file != path)
+
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
         """Raise for what MetaImage cannot hold, and for the input itself."""
         check_options(options, ("dtype", "threads"), str(path), self.name)
@@ -143,7 +153,7 @@ def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, 
     header = _read_header(path, name)
     keys = header.keys
     notes: list[str] = []
-    sizes = [int(n) for n in _need(keys, "DimSize", name).split()]
+    sizes = whole_numbers(_need(keys, "DimSize", name), "DimSize", name)
     if len(sizes) not in (3, 4) or min(sizes) < 1:
         raise FormatError(f"{name}: DimSize {sizes}; expected a volume (x, y, z) or a series of volumes (x, y, z, t)")
     affine, to_mm = _geometry(keys, len(sizes), name, notes)
@@ -213,8 +223,8 @@ def _numbers(keys: dict[str, str], key: str, count: int, name: str) -> list[floa
 
 def _dtype(keys: dict[str, str], name: str) -> np.dtype[Any]:
     said = _need(keys, "ElementType", name)
-    if said not in _TYPES or int(keys.get("ElementNumberOfChannels", 1)) != 1:
-        channels = keys.get("ElementNumberOfChannels", "1")
+    channels = keys.get("ElementNumberOfChannels", "1")
+    if said not in _TYPES or channels.strip() != "1":
         raise FormatError(f"{name}: {channels} channel(s) of type {said}; expected one channel of {', '.join(_TYPES)}")
     if not _true({"BinaryData": "True", **keys}, "BinaryData"):
         raise FormatError(f"{name}: values as text; expected BinaryData = True: convert the file")
@@ -223,10 +233,9 @@ def _dtype(keys: dict[str, str], name: str) -> np.dtype[Any]:
 
 def _geometry(keys: dict[str, str], count: int, name: str, notes: list[str]) -> tuple[Matrix, float]:
     """The centre affine in LPS and the file's unit, and millimetres per unit."""
-    sized = "ElementSpacing" if "ElementSpacing" in keys else "ElementSize"
-    if sized not in keys:
+    if "ElementSpacing" not in keys and "ElementSize" not in keys:
         notes.append("states no ElementSpacing; 1 was assumed")
-    spacing = _numbers({sized: " ".join(["1"] * count), **keys}, sized, count, name)
+    spacing = _spacing(keys, count, name)
     unit_matrix = {"TransformMatrix": " ".join(f"{v:g}" for v in np.eye(count).ravel())}
     rows = np.reshape(_numbers({**unit_matrix, **keys}, "TransformMatrix", count * count, name), (count, count))
     if count == 4 and not np.allclose(rows[3, :3], 0):
@@ -240,6 +249,12 @@ def _geometry(keys: dict[str, str], count: int, name: str, notes: list[str]) -> 
     return affine, LENGTH_MM.get(unit, 1.0)
 
 
+def _spacing(keys: dict[str, str], count: int, name: str) -> list[float]:
+    """Distance of voxels along each axis; 1 where the file does not say."""
+    sized = "ElementSpacing" if "ElementSpacing" in keys else "ElementSize"
+    return _numbers({sized: " ".join(["1"] * count), **keys}, sized, count, name)
+
+
 def _planes(
     path: str, header: _Header, dtype: np.dtype[Any], shape: tuple[int, ...], name: str
 ) -> tuple[StoredPlanes, str]:
@@ -251,11 +266,16 @@ def _planes(
         if said.upper().startswith("LIST") or "%" in said:
             raise FormatError(f"{name}: its values lie in several files; join them first")
         data, start = os.path.join(os.path.dirname(path), said), 0
-        if not os.path.exists(data):
+        if not os.path.isfile(data):
             raise MissingFileError(f"{path}: {said}, the file with its values, is not there")
     if _true(keys, "CompressedData"):
         return WholeArray(partial(_inflated, data, start, dtype, shape)), data
-    size, have, skip = int(np.prod(shape)) * dtype.itemsize, os.path.getsize(data), int(keys.get("HeaderSize", 0))
+    skipped = whole_numbers(keys.get("HeaderSize", "0"), "HeaderSize", name)
+    if len(skipped) != 1 or skipped[0] < -1:
+        raise FormatError(
+            f"{name}: HeaderSize {keys['HeaderSize']!r}; expected one whole number: the header is damaged"
+        )
+    size, have, skip = math.prod(shape) * dtype.itemsize, os.path.getsize(data), skipped[0]
     offset = have - size if skip == -1 else start + skip
     if have < offset + size or offset < 0:
         raise FormatError(
@@ -352,7 +372,10 @@ def _changed_keys(raster: Raster, header: _Header, meta: Metadata) -> dict[str, 
     count = len(header.keys["DimSize"].split())
     keys = _placed(meta.items["affine"] @ change, count, raster.time)
     if (change[:3, :3] == np.diag(np.diag(change)[:3])).all() and (np.diag(change) > 0).all():
-        keys.pop("TransformMatrix")  # refining turns nothing
+        keys.pop("TransformMatrix")  # refining turns nothing; its rows need not be of length 1
+        before = _spacing(header.keys, count, raster.name)
+        late = keys["ElementSpacing"].split()[3:]
+        keys["ElementSpacing"] = " ".join([_text(np.array(before[:3]) * np.diag(change)[:3]), *late])
     keys.pop("CenterOfRotation")
     if "ElementSize" in header.keys:  # of the voxels as they are now, not as they were acquired
         keys["ElementSize"] = keys["ElementSpacing"]

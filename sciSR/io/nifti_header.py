@@ -60,6 +60,7 @@ LAYOUTS = {348: nifti1_dtype, 540: nifti2_dtype}
 
 _MAGIC = {b"n+1\0": (348, True), b"ni1\0": (348, False), b"n+2\0": (540, True), b"ni2\0": (540, False)}
 _MOST_EXTENSIONS = 2**26  # bytes of a .hdr that are read
+_MOST_BETWEEN = 2**30  # bytes between header and values of a single file; the extensions are held in memory
 _DEFLATE_RATIO = 1032  # the most that deflate can expand, https://zlib.net/zlib_tech.html
 
 
@@ -238,6 +239,8 @@ def _offset(fields: Fields, single: bool, least: int, path: str, notes: list[str
         if said:
             notes.append(f"vox_offset {int(said)} lies inside the header; {least} was used")
         return least
+    if single and said > least + _MOST_BETWEEN:
+        raise FormatError(f"{path}: vox_offset {said:g} leaves {said - least:g} bytes for extensions; it is damaged")
     return int(said)
 
 

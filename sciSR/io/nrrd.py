@@ -8,6 +8,7 @@ their order, and those that a new grid or type changes are rewritten. Values run
 from __future__ import annotations
 
 import bz2
+import math
 import os
 import re
 import warnings
@@ -34,7 +35,9 @@ from sciSR.io.volumes import (
     check_volume,
     grid_from_lps,
     index_map,
+    real_numbers,
     unscaled,
+    whole_numbers,
 )
 from sciSR.raster import Channel, Metadata, Raster, TimeAxis
 
@@ -124,6 +127,14 @@ class NrrdAdapter:
         """The file, or ``.raw`` and ``.nhdr``."""
         return (path.with_suffix(".raw"), path) if _detached(path) else (path,)
 
+    def parts(self, path: str) -> tuple[str, ...]:
+        """The file with the values, where that is another."""
+        if not _detached(Path(path)):
+            return ()
+        _, raster, _ = _opened(path)
+        assert raster.metadata is not None
+        return tuple(file for file in raster.metadata.items["files"] if file != path)
+
     def check(self, raster: Raster, path: Path, **options: Any) -> None:
         """Raise for what NRRD cannot hold, and for the input itself."""
         check_options(options, ("dtype", "threads"), str(path), self.name)
@@ -154,7 +165,7 @@ def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, 
     header = _read_header(path, name)
     fields = header.fields
     notes: list[str] = []
-    sizes = [int(n) for n in _need(fields, "sizes", name).split()]
+    sizes = whole_numbers(_need(fields, "sizes", name), "sizes", name)
     affine, to_lps = _geometry(fields, sizes, name, notes)
     series = len(sizes) == 4 and sizes[3] > 1
     shape = tuple(sizes[2::-1])
@@ -170,7 +181,7 @@ def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, 
         axes=("t", "z", "y", "x") if series else ("z", "y", "x"),
         channels=(Channel(None, fields.get("sample units", "").strip('"') or None),),
         encoding=encoding,
-        time=_time(fields) if series else None,
+        time=_time(fields, name) if series else None,
         metadata=Metadata(NrrdAdapter.name, grid, items, path),
         name=name,
     )
@@ -222,7 +233,9 @@ def _geometry(fields: dict[str, str], sizes: list[int], name: str, notes: list[s
     if count not in (3, 4) or min(sizes, default=0) < 1:
         raise FormatError(f"{name}: sizes {sizes}; expected a volume (x, y, z) or a series of volumes (x, y, z, t)")
     kinds = [k.lower() for k in fields.get("kinds", "").split()] or [""] * count
-    directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", "")) or _from_spacings(fields, count)
+    directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", "")) or _from_spacings(
+        fields, count, name
+    )
     spatial = [i for i, text in enumerate(directions) if text != "none"]
     if len(kinds) != count or len(directions) != count or spatial != [0, 1, 2] or any(k not in _SAMPLED for k in kinds):
         raise FormatError(
@@ -242,9 +255,9 @@ def _geometry(fields: dict[str, str], sizes: list[int], name: str, notes: list[s
     return affine, np.diag([*(sign * _unit(fields, notes) for sign in signs), 1.0])
 
 
-def _from_spacings(fields: dict[str, str], count: int) -> list[str]:
+def _from_spacings(fields: dict[str, str], count: int, name: str) -> list[str]:
     """Directions along the axes from ``spacings``, 1 where it says nothing."""
-    lengths = [float(v) for v in fields.get("spacings", " ".join(["nan"] * count)).split()]
+    lengths = real_numbers(fields.get("spacings", " ".join(["nan"] * count)), "spacings", name)
     units = np.eye(3)
     found = [_text(units[i] * (1.0 if np.isnan(v) else v)) for i, v in enumerate(lengths[:3])]
     return found + ["none"] * (count - 3)
@@ -269,9 +282,9 @@ def _unit(fields: dict[str, str], notes: list[str]) -> float:
     return LENGTH_MM[unit]
 
 
-def _time(fields: dict[str, str]) -> TimeAxis:
+def _time(fields: dict[str, str], name: str) -> TimeAxis:
     """Step of the fourth axis from ``spacings`` and ``units``, 1 without unit where they say nothing."""
-    spacings = [float(v) for v in fields.get("spacings", "").split()]
+    spacings = real_numbers(fields.get("spacings", ""), "spacings", name)
     units = re.findall(r'"([^"]*)"', fields.get("units", ""))
     step = spacings[3] if len(spacings) == 4 else np.nan
     return TimeAxis(0.0, step, (units[3] or None) if len(units) == 4 else None) if step > 0 else TimeAxis()
@@ -290,10 +303,11 @@ def _planes(
         data, start = os.path.join(os.path.dirname(path), fields["data file"]), 0
         if fields["data file"].upper().startswith("LIST") or "%" in fields["data file"]:
             raise FormatError(f"{name}: its values lie in several files; join them first")
-        if not os.path.exists(data):
+        if not os.path.isfile(data):
             raise MissingFileError(f"{path}: {fields['data file']}, the file with its values, is not there")
-    start += _skipped_lines(data, start, int(fields.get("line skip", 0)))
-    skip, size = int(fields.get("byte skip", 0)), int(np.prod(shape)) * dtype.itemsize
+    lines, skip = (_one(fields, key, name) for key in ("line skip", "byte skip"))
+    start += _skipped_lines(data, start, lines)
+    size = math.prod(shape) * dtype.itemsize
     kind = _ENCODINGS[said]
     if kind == "gzip":
         return GzipSlabs(data, dtype, shape, max(0, skip), start=start), data
@@ -308,11 +322,20 @@ def _planes(
     return MappedPlanes(data, dtype, shape, offset), data
 
 
+def _one(fields: dict[str, str], key: str, name: str) -> int:
+    """The one whole number of a field, 0 where it is not there."""
+    found = whole_numbers(fields.get(key, "0"), key, name)
+    if len(found) != 1 or found[0] < (-1 if key == "byte skip" else 0):
+        raise FormatError(f"{name}: {key} {fields[key]!r}; expected one whole number: the header is damaged")
+    return found[0]
+
+
 def _skipped_lines(path: str, start: int, count: int) -> int:
     with open(path, "rb") as file:
         file.seek(start)
         for _ in range(count):
-            file.readline()
+            if not file.readline():
+                break
         return file.tell() - start
 
 
@@ -321,7 +344,7 @@ def _load_bzip2(path: str, start: int, skip: int, dtype: np.dtype[Any], shape: t
         with open(path, "rb") as file:
             file.seek(start)
             raw = bz2.decompress(file.read())[skip:]
-        values = np.frombuffer(raw, dtype=dtype, count=int(np.prod(shape)))
+        values = np.frombuffer(raw, dtype=dtype, count=math.prod(shape))
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: the compressed data are damaged or cut off ({error})") from error
     return values.reshape(shape).astype(dtype.newbyteorder("="))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciSR.encoding import Encoding
-from sciSR.errors import GeometryError, InputError
+from sciSR.errors import FormatError, GeometryError, InputError
 from sciSR.grid import RAS_MM, Grid
 from sciSR.raster import Raster
 
@@ -25,7 +25,9 @@ __all__ = [
     "grid_from_lps",
     "index_map",
     "integer_type",
+    "real_numbers",
     "unscaled",
+    "whole_numbers",
 ]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -33,6 +35,30 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 LENGTH_MM = {None: 1.0, "mm": 1.0, "m": 1000.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "nm": 1e-6}
 """Unit of length -> millimetres; none stated counts as millimetres."""
+
+
+def real_numbers(text: str, key: str, name: str) -> list[float]:
+    """The numbers of a header's line.
+
+    Raises:
+        FormatError: one that is none.
+    """
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError as error:
+        raise FormatError(f"{name}: {key} {text!r} are not numbers; the header is damaged") from error
+
+
+def whole_numbers(text: str, key: str, name: str) -> list[int]:
+    """The whole numbers of a header's line.
+
+    Raises:
+        FormatError: one that is none.
+    """
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError as error:
+        raise FormatError(f"{name}: {key} {text!r} are not whole numbers; the header is damaged") from error
 
 
 def index_map(old: Grid, new: Grid) -> NDArray[np.float64]:
