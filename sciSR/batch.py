@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sciSR.errors import InputError, MissingFileError
 from sciSR.io import ADAPTERS, adapter_for
+from sciSR.io.adapter import WithParts
 from sciSR.record import is_remote
 
 __all__ = ["Job", "expand_inputs", "input_files", "pair_outputs", "split_suffix"]
@@ -151,12 +152,21 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
 
 
 def input_files(sources: Sequence[str]) -> list[str]:
-    """The files that an input consists of, of each source the one that names it last (a ``.hdr`` with its ``.img``)."""
+    """The files that an input consists of, of each source the one that names it last (a ``.hdr`` with its ``.img``).
+
+    Raises:
+        SciSRError: a header that names other files is damaged.
+    """
     found: list[str] = []
     for source in sources:
         if is_remote(source) or os.path.isdir(source):
             found.append(source)
             continue
-        files = [str(file) for file in adapter_for(source).files(Path(source))]
+        adapter = adapter_for(source)
+        if isinstance(adapter, WithParts):
+            parts = [part for part in adapter.parts(source) if os.path.exists(part) or is_remote(part)]
+            found += [*parts, source]
+            continue
+        files = [str(file) for file in adapter.files(Path(source))]
         found += [file for file in files if file == source or os.path.exists(file)]
     return found

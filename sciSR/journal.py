@@ -140,7 +140,8 @@ def journal_key(raster: Raster) -> str:
     """Checksum of everything that decides the values: the source's record and the input file.
 
     Raises:
-        InputError: the raster's source cannot be computed in parts, or its input is no file that can be told again.
+        InputError: the raster's source cannot be computed in parts, or its input is no file that can be told again, or
+            is made of one that is not.
     """
     if parted_source(raster.source) is None:
         raise InputError(f"{raster.name}: resume works on the result of a network, and there was none")
@@ -164,7 +165,10 @@ def journal_key(raster: Raster) -> str:
 def _input_files(path: str, metadata: Metadata | None) -> list[str]:
     """The named file first, then those that it refers to: the data of a header, the parts of a VRT, a mask beside."""
     beside = () if metadata is None else metadata.items.get("files", ())
-    return [path, *sorted(str(file) for file in beside if str(file) != path and os.path.exists(file))]
+    unknown = [str(file) for file in beside if not os.path.exists(file)]
+    if unknown:
+        raise InputError(f"{path}: resume needs local files, and this one is made of {unknown[0]}; run without it")
+    return [path, *sorted(str(file) for file in beside if str(file) != path)]
 
 
 def file_checksum(path: Path) -> str:

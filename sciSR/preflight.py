@@ -279,7 +279,7 @@ def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:
     before = split_suffix(job.input)[1].lower()
     if suffix in _PLAIN or before in _PLAIN or job.remote or not before or os.path.isdir(job.input):
         return stored
-    ratio = sum(os.path.getsize(file) for file in input_files(job.sources)) / max(
+    ratio = sum(os.path.getsize(file) for file in input_files(job.sources) if os.path.exists(file)) / max(
         1, math.prod(raster.shape) * _itemsize(raster)
     )
     return int(stored * min(1.0, ratio))

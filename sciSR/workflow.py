@@ -26,7 +26,7 @@ from sciSR.journal import parted_source
 from sciSR.networks import weights_path
 from sciSR.preflight import check_workflow
 from sciSR.raster import Raster
-from sciSR.record import FileFact, RunRecord, is_record, machine_facts, plain, read_record, version_facts
+from sciSR.record import FileFact, RunRecord, is_record, is_remote, machine_facts, plain, read_record, version_facts
 from sciSR.remake import check_same, only_moves, recorded_workflow
 from sciSR.steps import (
     Model,
@@ -347,6 +347,8 @@ class _Run:
         try:
             record = read_record(job.record)
             for fact, file in zip(record.inputs, input_files(job.sources), strict=True):
+                if is_remote(file):
+                    return False
                 fact.verify(file)
             record.output.verify(str(job.output))
             before = make_workflow(record.workflow)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rasterio.shutil import copy
 
 from sciSR.batch import expand_inputs, input_files, pair_outputs, split_suffix
 from sciSR.errors import FormatError, InputError, MissingFileError
+from sciSR.io import save_raster
+from sciSR.raster import Raster
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,26 @@ def test_a_pair_of_files_is_one_input(tmp_path: Path) -> None:
         Path(path).touch()
     assert input_files([header]) == [image, header]
     assert input_files([image]) == [header, image]
+
+
+def test_a_header_that_names_its_data_is_one_input_with_it(tmp_path: Path) -> None:
+    raster = Raster.from_array(np.arange(60, dtype=np.int16).reshape(3, 4, 5), affine=np.eye(4), axes="zyx")
+    for name in ("a.mhd", "b.nhdr"):
+        header = save_raster(raster, tmp_path / name)
+        data = header.with_suffix(".raw").rename(tmp_path / f"{name}.values")
+        header.write_text(header.read_text().replace(f"{header.stem}.raw", data.name))
+        assert input_files([str(header)]) == [str(data), str(header)]
+    plain = save_raster(raster, tmp_path / "c.nrrd")
+    assert input_files([str(plain)]) == [str(plain)]
+
+
+def test_a_virtual_raster_is_one_input_with_what_it_is_made_of(tmp_path: Path) -> None:
+    scene, vrt = tmp_path / "a.tif", tmp_path / "a.vrt"
+    values = np.arange(20, dtype=np.uint8).reshape(1, 4, 5)
+    save_raster(Raster.from_array(values, affine=np.diag([10, -10, 1]), axes="cyx"), scene)
+    copy(str(scene), str(vrt), driver="VRT")
+    assert input_files([str(vrt)]) == [str(scene), str(vrt)]
+    assert input_files([str(scene)]) == [str(scene)]
 
 
 def test_joined_inputs_are_one_job(tmp_path: Path) -> None:

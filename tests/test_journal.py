@@ -1,6 +1,7 @@
 """Parts on disk: the same bytes in any order, whole or not there, never another computation's."""
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def _result(case: str, settings: dict[str, Any]) -> Raster:
 def test_chosen_parts_have_the_bytes_of_a_whole_run(
     case: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: 6)
+    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: (6, 6))
     source = _result(case, settings).source
     assert isinstance(source, PartedSource)
     parts = source.parts
@@ -154,6 +155,73 @@ def test_the_key_knows_every_file_that_the_input_is_made_of(tmp_path: Path) -> N
         assert keys[0] != keys[1], file.name
 
 
+def _virtual(path: Path, source: str, relative: int = 1) -> Path:
+    band = f'<SimpleSource><SourceFilename relativeToVRT="{relative}">{source}</SourceFilename></SimpleSource>'
+    path.write_text(
+        '<VRTDataset rasterXSize="24" rasterYSize="24"><SRS>EPSG:32632</SRS><GeoTransform>0,10,0,240,0,-10'
+        f'</GeoTransform><VRTRasterBand dataType="UInt16" band="1">{band}</VRTRasterBand></VRTDataset>'
+    )
+    return path
+
+
+@pytest.mark.parametrize("form", ["nested", "zip", "directory of a TIFF"])
+def test_the_key_knows_files_behind_virtual_rasters(tmp_path: Path, form: str) -> None:
+    network = _network(ndim=2, in_channels=1, scale=2)
+    values = np.arange(1, 1 + 24 * 24, dtype=np.uint16).reshape(1, 24, 24)
+    affine = np.array([[10, 0, 0], [0, -10, 240], [0, 0, 1]])
+    (tmp_path / "deep").mkdir()
+
+    def write(last: int) -> None:
+        values[0, -1, -1] = last
+        raster = Raster.from_array(values, affine=affine, axes="cyx", crs="EPSG:32632")
+        file = save_raster(raster, tmp_path / "deep" / "a.tif", overwrite=True)
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.write(file, "in/a.tif")
+
+    write(1)
+    _virtual(tmp_path / "deep" / "one.vrt", "a.tif")
+    _virtual(tmp_path / "two.vrt", "deep/one.vrt")
+    vrt = {
+        "nested": _virtual(tmp_path / "three.vrt", "two.vrt"),
+        "zip": _virtual(tmp_path / "z.vrt", f"/vsizip/{tmp_path}/a.zip/in/a.tif", 0),
+        "directory of a TIFF": _virtual(tmp_path / "d.vrt", f"GTIFF_DIR:1:{tmp_path}/deep/a.tif", 0),
+    }[form]
+    keys = []
+    for last in (1, 2):
+        write(last)
+        raster = open_raster(vrt)
+        assert raster.read().values[0, -1, -1] == last
+        keys.append(journal_key(upscale(raster, network, normalization=Normalization(), precision="float32")))
+    assert keys[0] != keys[1]
+
+
+def test_a_virtual_raster_over_an_address_cannot_be_resumed(tmp_path: Path) -> None:
+    raster = open_raster(_virtual(tmp_path / "a.vrt", "/vsicurl/http://127.0.0.1:9/a.tif", 0))
+    result = raster.replace(source=_Parted(raster.source))
+    with pytest.raises(InputError, match=r"a\.vrt: resume needs local files, .*127\.0\.0\.1"):
+        journal_key(result)
+
+
+class _Parted:
+    """A source in one part, of which nothing is read."""
+
+    def __init__(self, inner: Any) -> None:
+        self.shape, self.dtype, self.chunks = inner.shape, inner.dtype, inner.chunks
+        self.parts = [tuple(slice(0, n) for n in inner.shape)]
+
+    def read(self, window: Any) -> Any:
+        raise AssertionError
+
+    def stream(self) -> Any:
+        raise AssertionError
+
+    def stream_parts(self, numbers: Any) -> Any:
+        raise AssertionError
+
+    def record(self) -> dict[str, Any]:
+        return {}
+
+
 def test_the_checksum_of_a_folder_follows_its_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"1")
@@ -168,7 +236,7 @@ def test_the_checksum_of_a_folder_follows_its_files(tmp_path: Path) -> None:
 def test_a_resampled_result_streams_each_part_once_and_is_resumed(
     case: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: 6)
+    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: (6, 6))
     monkeypatch.setattr("sciSR.regrid._BLOCK_VALUES", 2**13)
     raster, arguments = CASES[case]
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["FormatAdapter", "WithCompanions", "WithLeftovers", "WithSharedWriting", "Writer"]
+__all__ = ["FormatAdapter", "WithCompanions", "WithLeftovers", "WithParts", "WithSharedWriting", "Writer"]
 
 
 class Writer(Protocol):
@@ -100,6 +100,15 @@ class WithLeftovers(Protocol):
 
     def leftovers(self, path: Path) -> tuple[Path, ...]:
         """Files beside an output at ``path`` that an earlier output of that name may have left; they are removed."""
+        ...
+
+
+@runtime_checkable
+class WithParts(Protocol):
+    """A format whose inputs may be made of files that their name does not tell: a header that names its data."""
+
+    def parts(self, path: str) -> tuple[str, ...]:
+        """The files that an input at ``path`` is read from, other than itself."""
         ...
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sciSR.errors import InputError, MetadataWarning
+from sciSR.io.geotiff_files import parts_of
 from sciSR.io.geotiff_info import describe_scene
 from sciSR.io.geotiff_open import FORMAT, open_scene
 from sciSR.io.geotiff_plan import make_plan
@@ -50,6 +51,10 @@ class GeoTiffAdapter:
     def files(self, path: Path) -> tuple[Path, ...]:
         """The one file."""
         return (path,)
+
+    def parts(self, path: str) -> tuple[str, ...]:
+        """What a virtual raster is made of, through other virtual rasters too."""
+        return parts_of(path)
 
     def leftovers(self, path: Path) -> tuple[Path, ...]:
         """What GDAL would read beside a new file of that name: statistics, overviews and mask of an older one."""

@@ -15,6 +15,7 @@ from rasterio.windows import Window as RasterioWindow
 from sciSR.encoding import Encoding, stored_mark
 from sciSR.errors import FormatError, GeometryError, InputError, MetadataWarning
 from sciSR.grid import Grid
+from sciSR.io.geotiff_files import files_behind
 from sciSR.io.geotiff_source import GDAL_ERRORS, GdalSource, gdal_path, header, is_remote, reason
 from sciSR.io.geotiff_tags import collect
 from sciSR.io.radiometry import resolve
@@ -83,7 +84,7 @@ def open_scene(
             name=name,
         )
         block = dataset.block_shapes[0]
-        files = tuple(dataset.files) if os.path.exists(path) else ()
+        files = files_behind(dataset) if os.path.exists(path) else ()
     encoding = Encoding(
         dtype, _single(radiometry.scale), _single(radiometry.offset), _single(marks), masked or alpha is not None
     )
