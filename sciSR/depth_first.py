@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,9 @@ from sciSR.networks.shuffle import PixelShuffle
 from sciSR.networks.spec import SRNetwork
 from sciSR.networks.upsamplers import CubicUpsampling
 from sciSR.row_ops import (
+    ROWS,
     AddedRows,
+    Buffers,
     ConvolutionRows,
     CroppedRows,
     FilterRows,
@@ -82,31 +84,41 @@ class RowProgram:
     Attributes:
         nodes: per operation, the numbers of the values it takes and how to make it; value 0 is the input.
         widest: the largest number of values that one input pixel becomes in any layer, for choosing strips.
+        narrow: the same before the network widens at its end; its strips may be so much taller.
+        widens: number of the operation that widens it, or None: then ``narrow`` is ``widest``.
         unit: whole numbers of rows that strips should hold, so that a pass that begins at any strip gives the same.
         fast: how many of its convolutions go through :mod:`sciSR.filters`.
     """
 
     nodes: tuple[tuple[tuple[int, ...], Callable[[], RowOp]], ...]
     widest: int
-    unit: int = 1
-    fast: int = 0
+    narrow: int
+    widens: int | None
+    unit: int
+    fast: int
 
-    def start(self, *, gently: bool = False) -> RowStream:
+    def start(self, *, gently: bool = False, wide_rows: int | None = None) -> RowStream:
         """A fresh pass over one image or batch of images.
 
         Args:
             gently: let the last rows out layer by layer, so that no layer gets more rows at once than in a strip
                 before; slower where strips are small.
+            wide_rows: most rows to take at once where the network widens; None: as they come.
         """
-        return RowStream(self, gently)
+        return RowStream(self, gently, wide_rows)
 
 
 class RowStream:
     """One pass: feed rows from the first to the last, take refined rows as they get ready."""
 
-    def __init__(self, program: RowProgram, gently: bool) -> None:
+    def __init__(self, program: RowProgram, gently: bool, wide_rows: int | None) -> None:
         self._gently = gently
+        self._widens, self._wide_rows = program.widens, wide_rows
         self._ops = [make() for _, make in program.nodes]
+        shared = Buffers()
+        for op in self._ops:
+            if isinstance(op, FilterRows):
+                op.buffers = shared
         self._inputs = [inputs for inputs, _ in program.nodes]
         uses = [i for inputs in self._inputs for i in inputs]
         self._last_use = {value: max(n for n, inputs in enumerate(self._inputs) if value in inputs) for value in uses}
@@ -122,16 +134,40 @@ class RowStream:
                 ready = joined(ready, self._run(number, [None] * (number + 1), True))
         return ready
 
-    def _run(self, first: int, values: list[Tensor | None], ending: bool) -> Tensor | None:
-        """The operations from ``first`` on, given the values before it; ``ending``: nothing follows."""
+    def _run(self, first: int, values: list[Tensor | None], ending: bool, *, whole: bool = False) -> Tensor | None:
+        """The operations from ``first`` on, given the values before it; ``ending``: nothing follows.
+
+        Where the network widens, the rows go on in portions, unless ``whole`` says that this is one.
+        """
         for number in range(first, len(self._ops)):
             inputs = self._inputs[number]
+            if number == self._widens and not whole:
+                portions = self._portions(values[inputs[0]])
+                if len(portions) > 1:
+                    return self._by_portions(number, values, portions, ending)
             taken = [values[i] for i in inputs]
             for i in inputs:
                 if self._last_use[i] == number:
                     values[i] = None
             values.append(self._ops[number].step(taken, ending and (number == first or not self._gently)))
         return values[-1]
+
+    def _portions(self, x: Tensor | None) -> list[Tensor]:
+        return [] if x is None or self._wide_rows is None else list(torch.split(x, self._wide_rows, ROWS))
+
+    def _by_portions(
+        self, number: int, values: list[Tensor | None], portions: list[Tensor], ending: bool
+    ) -> Tensor | None:
+        """The operations from ``number`` on, once a portion; what else they take comes with the first."""
+        (wide,) = self._inputs[number]
+        ready = []
+        for n, portion in enumerate(portions):
+            given = [None if n else value for value in values]
+            given[wide] = portion
+            last = n == len(portions) - 1
+            ready.append(self._run(number, given, ending and last and not self._gently, whole=True))
+        found = [rows for rows in ready if rows is not None]
+        return torch.cat(found, ROWS) if found else None
 
 
 def derive(network: SRNetwork, *, fast: bool = False) -> RowProgram:
@@ -174,13 +210,15 @@ class _Tracer(fx.Tracer):
 
 def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -> RowProgram:
     number: dict[fx.Node, int] = {}
+    width: dict[fx.Node, float] = {}
+    widths: list[float] = []
     nodes: list[tuple[tuple[int, ...], Callable[[], RowOp]]] = []
     modules = dict(root.named_modules())
     filters = _filters(graph, modules) if fast else {}
     taken_along = {node for filtered in filters.values() for node in filtered.taken_along}
     for node in graph.nodes:
         if node.op == "placeholder":
-            number[node] = 0
+            number[node], width[node] = 0, network.spec.in_channels
         elif node.op == "output":
             (result,) = node.args
             if result not in number:
@@ -188,7 +226,8 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
             if number[result] != len(nodes):
                 raise NotStreamableError("its output is not its last operation")
         elif node in taken_along:
-            number[node] = number[node.all_input_nodes[0]]
+            before = node.all_input_nodes[0]
+            number[node], width[node] = number[before], width[before]
         elif node.op != "get_attr":
             inputs, make = _operation(node, modules, root)
             if node in filters:
@@ -196,9 +235,12 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
             elif own := _own_input(node, modules):
                 inputs, make = [own, *(i for i in inputs if i is not own)], AddedRows
             nodes.append((tuple(number[i] for i in inputs), make))
-            number[node] = len(nodes)
+            number[node], width[node] = len(nodes), _width(node, width, modules)
+            widths.append(width[node])
     unit = math.lcm(*(filtered.filters.tile[0] for filtered in filters.values()))
-    return RowProgram(tuple(nodes), _widest(network), unit, len(filters))
+    widens = _widening(widths, nodes)
+    widest, narrow = (math.ceil(max(network.spec.in_channels, *v)) for v in (widths, widths[:widens]))
+    return RowProgram(tuple(nodes), widest, narrow, widens, unit, len(filters))
 
 
 @dataclass(frozen=True)
@@ -269,17 +311,28 @@ def _slope(module: nn.Module | None) -> float | Tensor | None:
     return module.weight if isinstance(module, nn.PReLU) else None
 
 
-def _widest(network: SRNetwork) -> int:
-    """Channels times fine pixels per input pixel, at most, over the convolutions."""
-    fine = 1
-    for s in network.spec.scale:
-        fine *= s
-    widest = network.spec.in_channels
-    early = fine if any(isinstance(m, CubicUpsampling) for m in network.modules()) else 1
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            widest = max(widest, early * module.out_channels, early * module.in_channels)
-    return max(widest, network.spec.out_channels * fine)
+def _width(node: fx.Node, width: dict[fx.Node, float], modules: dict[str, nn.Module]) -> float:
+    """How many values one input pixel becomes."""
+    taken = [width[i] for i in node.all_input_nodes if i in width]
+    module = _module(node, modules)
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        return taken[0] * module.out_channels / module.in_channels / math.prod(module.stride)
+    if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return taken[0] * module.out_channels / module.in_channels * math.prod(module.stride)
+    if isinstance(module, CubicUpsampling):
+        return taken[0] * math.prod(module.scale)
+    if isinstance(module, nn.Upsample):
+        factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * 2
+        return taken[0] * math.prod(float(f or 1) for f in factors)
+    return sum(taken) if node.target is torch.cat else max(taken, default=0.0)
+
+
+def _widening(widths: Sequence[float], nodes: Sequence[tuple[tuple[int, ...], Any]]) -> int | None:
+    """The operation after the first, of one input, that more than doubles what was the most before it."""
+    for number in range(1, len(widths)):
+        if widths[number] > 2 * max(widths[:number]) and len(nodes[number][0]) == 1:
+            return number
+    return None
 
 
 def _operation(

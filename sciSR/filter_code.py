@@ -103,14 +103,14 @@ def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]
       multiplied by the slope (1: no activation);
     - y, depth, rows, columns: address of ``(depth * fz, rows * fy, columns * fx, c)`` and its size in coarse pixels;
       tiles may exceed it. Results lie ordered as ``(fz, fy, fx, c)``;
-    - tiles, product, lines: addresses of ``(36, lines, c)`` and ``(36, lines, padded)`` for use in between, with lines
-      for ``block * planes`` and at least ``depth - 1 + rows`` of :class:`Shape` more.
+    - tiles, product, lines: addresses of ``(36, planes, lines, c)`` and ``(36, planes, lines, padded)`` for use in
+      between; a line for each tile of a block, up to a multiple of ``rows`` of :class:`Shape`.
     """
     module = ir.Module()
     shape = Shape.of(results)
     loops = (
         _to_tiles(module, channels),
-        _products(module, channels * depth, channels, shape),
+        _products(module, depth, channels, shape),
         _from_tiles(module, shape, fine),
     )
     _all(module, *loops)
@@ -274,7 +274,7 @@ class _Code:
 
 
 def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
-    """Tiles of x, transformed, one line for each plane of each tile, planes fastest."""
+    """Tiles of x, transformed: in each of 36 lots and each plane a line for a tile."""
     code = _Code(
         module, "to_tiles", ("x", "x_row", "x_plane", "planes", "across", "first", "count", "tiles", "lines"), channels
     )
@@ -283,7 +283,7 @@ def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
         y, x = code.divided(b.add(code["first"], n), code["across"])
         corner = code.sum((y, 4, code["x_row"]), (x, 4 * channels))
         with code.loop(code["planes"]) as z:
-            line = code.sum((n, code["planes"]), z)
+            line = code.sum((z, code["lines"]), n)
             with code.loop(code.number(channels), code.width) as c:
                 start = code.sum(corner, (z, code["x_plane"]), c)
                 rows = []
@@ -292,34 +292,36 @@ def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
                     rows.append(code.six([code.load(code["x"], code.sum(row, i * channels)) for i in range(6)]))
                 for i in range(6):
                     for r, value in enumerate(code.six([row[i] for row in rows])):
-                        place = code.sum((6 * r + i, code["lines"], channels), (line, channels), c)
+                        place = code.sum((6 * r + i, code["planes"], code["lines"], channels), (line, channels), c)
                         code.store(value, code["tiles"], place)
     b.ret_void()
     return code.function
 
 
-def _products(module: ir.Module, length: int, channels: int, shape: Shape) -> ir.Function:
-    """Each of the 36 lots of lines times its weights: a line and those of the next planes, which follow it, at once."""
-    code = _Code(module, "products", ("tiles", "weights", "product", "used", "lines"), shape.panel)
+def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.Function:
+    """Each of the 36 lots of lines times its weights, summed up over as many planes as these have."""
+    code = _Code(module, "products", ("tiles", "weights", "product", "count", "planes", "depth", "lines"), shape.panel)
     b = code.build
     vectors = shape.panel // code.width
-    count = b.sdiv(b.add(code["used"], code.number(shape.rows - 1)), code.number(shape.rows))
+    groups = b.sdiv(b.add(code["count"], code.number(shape.rows - 1)), code.number(shape.rows))
     with code.loop(code.number(36)) as lot, code.loop(code.number(shape.padded // shape.panel)) as panel:
-        weights = code.sum((lot, shape.padded * length), (panel, shape.panel * length))
-        with code.loop(count) as group:
-            line = code.sum((lot, code["lines"]), (group, shape.rows))
-            start = code.sum((line, channels))
+        weights = code.sum((lot, shape.padded * depth * channels), (panel, shape.panel * depth * channels))
+        with code.loop(code["depth"]) as z, code.loop(groups) as group:
+            line = code.sum((lot, code["planes"], code["lines"]), (z, code["lines"]), (group, shape.rows))
             zeros = [code.constant(0)] * (shape.rows * vectors)
-            with code.loop(code.number(length), sums=zeros) as k:
-                row = code.sum(weights, (k, shape.panel))
-                factors = [code.load(code["weights"], code.sum(row, v * code.width)) for v in range(vectors)]
-                place = code.sum(start, k)
-                for r in range(shape.rows):
-                    value = code.spread(code["tiles"], code.sum(place, r * channels))
-                    for v, factor in enumerate(factors):
-                        product = b.fmul(value, factor, flags=("fast",))
-                        at = r * vectors + v
-                        code.sums[at] = code.add(code.sums[at], product)
+            with code.loop(code.number(depth), sums=zeros) as plane:
+                start = code.sum((line, channels), (plane, code["lines"], channels))
+                first = code.sum(weights, (plane, channels * shape.panel))
+                with code.loop(code.number(channels), sums=code.sums) as k:
+                    row = code.sum(first, (k, shape.panel))
+                    factors = [code.load(code["weights"], code.sum(row, v * code.width)) for v in range(vectors)]
+                    place = code.sum(start, k)
+                    for r in range(shape.rows):
+                        value = code.spread(code["tiles"], code.sum(place, r * channels))
+                        for v, factor in enumerate(factors):
+                            product = b.fmul(value, factor, flags=("fast",))
+                            at = r * vectors + v
+                            code.sums[at] = code.add(code.sums[at], product)
             target = code.sum((line, shape.padded), (panel, shape.panel))
             for at, total in enumerate(code.sums):
                 offset = at // vectors * shape.padded + at % vectors * code.width
@@ -342,10 +344,11 @@ def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int]) -> 
         into_z, into_y = code.divided(coarse, code.number(fine[1]))
         with code.loop(code.number(channels), code.width) as c:
             result = code.sum((part, channels), c)
-            start = code.sum((n, code["planes"], shape.padded), (z, shape.padded), result)
+            start = code.sum((z, code["lines"], shape.padded), (n, shape.padded), result)
             across = []
             for r in range(6):
-                places = [code.sum(start, (6 * r + i, code["lines"], shape.padded)) for i in range(6)]
+                lots = [(6 * r + i, code["planes"], code["lines"], shape.padded) for i in range(6)]
+                places = [code.sum(start, lot) for lot in lots]
                 across.append(code.four([code.load(code["product"], place) for place in places]))
             bias, slope = code.load(code["bias"], result), code.load(code["slope"], result)
             plane = code.sum((z, fine[0]), into_z)
@@ -380,10 +383,10 @@ def _all(module: ir.Module, to_tiles: ir.Function, products: ir.Function, from_t
         done = b.mul(step, code["block"])
         first, left = b.add(code["first"], done), b.sub(total, done)
         count = b.select(b.icmp_signed("<", left, code["block"]), left, code["block"])
-        used = b.mul(count, code["planes"])
+        sides = [code[name] for name in ("tiles", "weights", "product")]
         into = [code[name] for name in ("x", "x_row", "x_plane", "planes", "across")]
         b.call(to_tiles, [*into, first, count, code["tiles"], code["lines"]])
-        b.call(products, [code["tiles"], code["weights"], code["product"], used, code["lines"]])
+        b.call(products, [*sides, count, *(code[name] for name in ("planes", "depth", "lines"))])
         out = [code[name] for name in ("y", "depth", "rows", "columns", "bias", "slope")]
         b.call(from_tiles, [code["product"], code["lines"], code["planes"], code["across"], first, count, *out])
     b.ret_void()

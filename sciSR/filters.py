@@ -21,11 +21,23 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FewFilter", "Filter", "TileFilter", "filtered_weights", "is_available", "is_few", "is_tiled", "space"]
+__all__ = [
+    "AnyConv",
+    "FewFilter",
+    "Filter",
+    "TileFilter",
+    "filtered_weights",
+    "is_available",
+    "is_few",
+    "is_tiled",
+    "space",
+]
 
 _TILE = 4
 _CACHE_BYTES = 2**19
 """What the transformed tiles and their products may take: well within the second cache of a core."""
+_FEWEST_PLANES = 4
+"""Planes that are filtered together at least: those that border on them are transformed again for the next ones."""
 _LEAST_SHARE = 2**22
 """Multiplications below which a second thread costs more than it saves."""
 _FEW = 6
@@ -132,20 +144,29 @@ class TileFilter(Filter):
         self._slope = slopes.expand(channels)[order].clone()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
-        """As every filter's."""
-        x = x if x.dim() == 4 else x[None]
+        """As every filter's; some planes at a time, so that those rows of them that tiles share stay in the cache."""
+        x, y = (v if v.dim() == 4 else v[None] for v in (x, y))
+        depth, fine = x.shape[0] - self._depth + 1, _three(self.fine)[0]
+        most = max(_FEWEST_PLANES, _CACHE_BYTES // (12 * x[0, 0].nbytes) - self._depth)
+        for z in range(0, depth, most):
+            stop = min(z + most, depth)
+            self._planes(x[z : stop + self._depth - 1], y[z * fine : stop * fine])
+
+    def _planes(self, x: Tensor, y: Tensor) -> None:
         planes = x.shape[0]
-        depth, rows, columns = (n // f for n, f in zip(_three(y.shape[:-1]), _three(self.fine), strict=True))
+        depth, rows, columns = (n // f for n, f in zip(y.shape[:-1], _three(self.fine), strict=True))
         across = -(-columns // _TILE)
         total = -(-rows // _TILE) * across
-        most = max(1, _CACHE_BYTES // (36 * planes * (self._channels + self._shape.padded) * 4))
+        rows_at_once = self._shape.rows
+        fitting = _CACHE_BYTES // (36 * planes * (self._channels + self._shape.padded) * 4)
+        most = max(1, fitting // rows_at_once) * rows_at_once
         weights = self._weights.data_ptr(), self._bias.data_ptr(), self._slope.data_ptr()
 
         def run(first: int, last: int) -> None:
             block = min(most, last - first)
-            lines = block * planes + self._depth - 1 + self._shape.rows
-            tiles = space("tiles", 36 * lines * self._channels)
-            product = space("product", 36 * lines * self._shape.padded)
+            lines = -(-block // rows_at_once) * rows_at_once
+            tiles = space("tiles", 36 * planes * lines * self._channels)
+            product = space("product", 36 * planes * lines * self._shape.padded)
             self._code(
                 *(x.data_ptr(), x.stride(1), x.stride(0), planes, across, first, last, block),
                 *(*weights, y.data_ptr(), depth, rows, columns, tiles.data_ptr(), product.data_ptr(), lines),

@@ -22,8 +22,10 @@ _BASE_BYTES = 200 * 2**20
 """Buffers of readers and writers."""
 _COPIES = 2
 """Activations alive at once beside the widest layer's own input and output: a skip, a workspace."""
-_ROWS_KEPT = 3
-"""Rows that a 3-wide convolution keeps when a network runs strip by strip."""
+_ROWS_KEPT = 6
+"""Rows that a 3-wide convolution keeps at most when a network runs strip by strip: whole tiles of them."""
+_STRIP_BYTES = 12 * 2**20
+"""A strip of rows in one layer before the network widens."""
 _WALD_VALUES = 2**25
 """Wald's protocol takes the centre of larger rasters."""
 
@@ -60,7 +62,8 @@ def _network_bytes(raster: Raster, network: SRNetwork, engine: Mapping[str, Any]
     bands = len(raster.channels) if network.spec.in_channels == 1 else 1
     if "strip_rows" in engine:
         row = math.prod(plan["shape"][-network.spec.ndim :][1:])
-        return int(bands * row * (_COPIES * widest * engine["strip_rows"] + _ROWS_KEPT * total) * _FLOAT)
+        kept = _COPIES * widest * engine["wide_rows"] + _ROWS_KEPT * total
+        return int(bands * row * kept * _FLOAT) + _COPIES * _STRIP_BYTES
     sizes = zip(plan["tile"], plan["halo"], plan["shape"], strict=True)
     tile = math.prod(min(t + 2 * h, n) for t, h, n in sizes)
     count = math.prod(-(-n // t) for n, t in zip(plan["shape"], plan["tile"], strict=True))

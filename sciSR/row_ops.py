@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
@@ -18,6 +21,7 @@ from sciSR.networks.upsamplers import CubicUpsampling
 __all__ = [
     "ROWS",
     "AddedRows",
+    "Buffers",
     "ConvolutionRows",
     "CroppedRows",
     "FilterRows",
@@ -37,6 +41,14 @@ ROWS = 2
 
 class NotStreamableError(RunError):
     """The network has an operation that does not run row by row; the message names it."""
+
+
+def _references(arrays: list[NDArray[np.float32]]) -> list[int]:
+    return [sys.getrefcount(array) for array in arrays]
+
+
+_UNUSED = _references([np.empty(0, np.float32)])[0]
+"""References to an array that is in a list and nowhere else; every tensor on its memory adds one."""
 
 
 class RowOp:
@@ -167,10 +179,31 @@ def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
     return bool(small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled)
 
 
+class Buffers:
+    """Memory that is used again once nobody holds it: fresh pages cost as much time as a tenth of a convolution."""
+
+    def __init__(self) -> None:
+        self._held: list[NDArray[np.float32]] = []
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """A float32 tensor of any values, of memory that no other tensor uses."""
+        size = math.prod(shape)
+        free = [n for n, count in enumerate(_references(self._held)) if count == _UNUSED]
+        fitting = [n for n in free if size <= self._held[n].size <= 2 * size]
+        if not fitting:
+            # what is too small or too large for now goes, so that no more is held than is in use at once
+            self._held = [array for n, array in enumerate(self._held) if n not in free]
+            self._held.append(np.empty(size, np.float32))
+            fitting = [-1]
+        array = self._held[min(fitting, key=lambda n: self._held[n].size)]
+        return torch.from_numpy(array[:size]).view(shape)
+
+
 class FilterRows(RowOp):
     """A convolution in machine code of our own; its rows go by whole tiles, and the last few wait for more."""
 
     def __init__(self, filters: Filter) -> None:
+        self.buffers = Buffers()
         self._filter = filters
         self._tall, self._margin = filters.tile[0], filters.margins[0]
         self._above = self._margin
@@ -199,7 +232,7 @@ class FilterRows(RowOp):
         self._above = 0
         fine = self._filter.fine
         size = (n * f for n, f in zip((count, *self._across), fine, strict=True))
-        out = torch.empty(work.shape[0], *size, self._filter.results)
+        out = self.buffers.take((work.shape[0], *size, self._filter.results))
         for source, target in zip(work, out, strict=True):
             self._filter(source, target)
         return out.movedim(-1, 1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciSR.backends import Runner
-from sciSR.depth_first import RowProgram, derive
+from sciSR.depth_first import RowProgram, RowStream, derive
 from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
 from sciSR.pipeline import in_background, read_ahead
@@ -28,9 +28,10 @@ from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "row_program", "strip_rows"]
 
-_STRIP_BYTES = 32 * 2**20
-_MANY_ROWS = 32
-"""Rows per strip from which on the rows that come last at once are few beside it."""
+_STRIP_BYTES = 12 * 2**20
+_WIDE_BYTES = 32 * 2**20
+_FLUSH_BYTES = 64 * 2**20
+"""What a layer's rows may take at the end of a pass, when what all layers before it still keep comes at once."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
@@ -50,17 +51,21 @@ def row_program(job: TileJob) -> RowProgram:
     return derive(network, fast=2 * pixels * filtered_weights(network) >= _WORTH_COMPILING and is_available())
 
 
-def strip_rows(job: TileJob, program: RowProgram) -> int:
-    """Rows per strip, so that the widest layer's strip stays within some 32 MB; by shapes and precision alone.
+def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
+    """Rows per strip, and of these how many at once in the widest layers; by shapes and precision alone.
 
-    Whole periods of the network's strides, so that a run can begin at any strip.
+    Layers of common width stay within some 12 MB a strip, the widest within 32. Whole periods of the network's strides
+    and of its filters' tiles, so that a run can begin at any strip.
     """
     low = job.runner.precision != "float32"
     shape = [job.plan.shape[a] for a in job.order]
-    across = int(np.prod(shape[1:])) * _batch(job)
-    rows = _STRIP_BYTES // (across * program.widest * (2 if low else 4))
+    across = int(np.prod(shape[1:])) * _batch(job) * (2 if low else 4)
     period = job.plan.alignment[job.order[0]] * program.unit
-    return -(-int(max(1, min(64, rows, shape[0]))) // period) * period
+    rows = [
+        -(-int(max(1, min(64, size // (across * width), shape[0]))) // period) * period
+        for size, width in ((_STRIP_BYTES, program.narrow), (_WIDE_BYTES, program.widest))
+    ]
+    return rows[0], min(rows)
 
 
 def _batch(job: TileJob) -> int:
@@ -76,12 +81,12 @@ class StripSource(UpscaledSource):
     def __init__(self, job: TileJob, program: RowProgram, *, workers: int, facts: dict[str, Any]) -> None:
         super().__init__(job, workers=workers, facts=facts)
         self._program = program
-        self._rows = strip_rows(job, program)
+        self._rows, self._wide_rows = strip_rows(job, program)
 
     def record(self) -> dict[str, Any]:
         """As for tiles, with the strips, and how many convolutions run in machine code of our own."""
-        rows = {"executor": "depth-first", "strip_rows": self._rows, "filters": self._program.fast}
-        return {**super().record(), **rows}
+        rows = {"strip_rows": self._rows, "wide_rows": self._wide_rows, "filters": self._program.fast}
+        return {**super().record(), "executor": "depth-first", **rows}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process gets: it derives the program again."""
@@ -144,12 +149,15 @@ class StripSource(UpscaledSource):
         radius = self.job.runner.network.spec.receptive_radius
         assert radius is not None, "a network that runs by rows has a finite receptive radius"
         back = -(-radius[0] // self._rows) + 1
+        row_bytes = math.prod(p.stop for p in across) * _batch(self.job) * self._program.narrow * 4
+        gently = (self._rows + radius[0]) * row_bytes > _FLUSH_BYTES
         plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]
         keys = ((time, (*outer, cut, *across)) for time, outer, _, begin in plan for cut in cuts[begin:])
         strips = read_ahead(keys, self._load)
         with torch.inference_mode():
             for time, outer, wanted, begin in plan:
-                one = _Pass(self.job, self._program, time, outer, across, cuts[begin].start, self._rows < _MANY_ROWS)
+                flow = self._program.start(gently=gently, wide_rows=self._wide_rows)
+                one = _Pass(self.job, flow, time, outer, across, cuts[begin].start)
                 skip = cuts[wanted].start if axis == 0 else 0
                 for (_, window), (values, valid) in (next(strips) for _ in cuts[begin:]):
                     for at, block in one.feed(window, values, valid, skip):
@@ -198,18 +206,17 @@ class _Pass:
     def __init__(
         self,
         job: TileJob,
-        program: RowProgram,
+        flow: RowStream,
         time: int | None,
         outer: Window,
         across: Window,
         begin: int,
-        gently: bool,
     ) -> None:
         self._job = job
         self._time = time
         self._outer = outer
         self._across = across
-        self._flow = program.start(gently=gently)
+        self._flow = flow
         self._axis = job.order[0]
         self._total = job.plan.shape[self._axis]
         self._scale = job.plan.scale[self._axis]
