@@ -19,7 +19,7 @@ from sciSR.raster import Block, Raster, Window
 __all__ = ["MOST_LABELS", "check_labels", "is_label_map", "upscale_labels"]
 
 MOST_LABELS = 40
-"""Up to so many distinct whole numbers, and at least two, count as labels; images have more, a constant has one."""
+"""Up to so many distinct whole numbers, and at least two, may be labels; images have more, a constant has one."""
 
 _GLANCE = 2**16
 
@@ -54,14 +54,15 @@ def check_labels(raster: Raster, labels: bool | None = None) -> bool:
 
 
 def is_label_map(raster: Raster) -> bool:
-    """Whether the file calls itself labels, or holds 2 to :data:`MOST_LABELS` distinct whole numbers in regions.
+    """Whether the file calls itself labels, or holds 2 to :data:`MOST_LABELS` distinct whole numbers that repeat.
 
-    Beyond that many pixels some neighbours along every axis must be equal: classes fill regions, while a ramp of few
-    whole numbers is no map.
+    Each must be there twice on average, or a small piece of any image would be a map; and beyond that many pixels some
+    neighbours along every axis must be equal: classes fill regions, while a ramp of few whole numbers is no map.
     """
     if _intent(raster):
         return True
     found: NDArray[Any] = np.empty(0)
+    count = 0
     spatial = len(raster.grid.shape)
     compared, equal = np.zeros(spatial, bool), np.zeros(spatial, bool)
     for _, block in raster.stream():
@@ -69,6 +70,7 @@ def is_label_map(raster: Raster) -> bool:
             return False  # infinity is no value, but no class either
         values = block.values if block.valid is None else block.values[block.valid]
         values = values.ravel()
+        count += values.size
         for part in (values[:: max(1, values.size // _GLANCE)], values):
             if part.dtype.kind == "f" and not (np.isfinite(part) & (part == np.rint(part))).all():
                 return False
@@ -80,7 +82,7 @@ def is_label_map(raster: Raster) -> bool:
                 compared[i] = True
                 equal[i] = bool((np.diff(block.values, axis=axis) == 0).any())
     regions = np.prod(raster.shape) <= MOST_LABELS or bool((equal | ~compared).all())
-    return len(found) >= 2 and bool(regions)
+    return 2 <= len(found) <= count // 2 and bool(regions)
 
 
 def upscale_labels(raster: Raster, shape: tuple[int, ...], method: Literal["nearest", "linear"] = "nearest") -> Raster:

@@ -32,8 +32,9 @@ def blobs(*labels: float, dtype: str = "int16", shape: tuple[int, ...] = (6, 7, 
         blobs(0, 1000, 2035),
         blobs(0, 4, 7, dtype="float32"),
         blobs(-1, 1, dtype="int8"),
-        np.arange(MOST_LABELS, dtype=np.uint8).reshape(2, 4, 5),
-        np.array([[[False, True]]]),
+        np.arange(MOST_LABELS, dtype=np.uint8).reshape(2, 4, 5).repeat(2, 0).repeat(2, 1).repeat(2, 2),
+        np.array([[[False, True, True, False]]]),
+        np.array([0, 5, 0, 0, 5, 5, 0, 5], np.uint8).reshape(2, 2, 2),
         np.where(RNG.random((4, 4, 4)) < 0.3, np.nan, blobs(1, 2, dtype="float64", shape=(4, 4, 4))),
     ],
 )
@@ -50,7 +51,9 @@ def test_few_distinct_whole_numbers_are_labels(values: NDArray[Any]) -> None:
         np.full((3, 3, 3), 7.0, np.float32),
         np.full((3, 3, 3), np.nan, np.float32),
         blobs(0, 0.5, 1, dtype="float32"),
-        np.arange(MOST_LABELS + 1, dtype=np.uint8).reshape(1, 1, -1),
+        np.arange(MOST_LABELS + 1, dtype=np.uint8).reshape(1, 1, -1).repeat(2, 2),
+        np.arange(27, dtype=np.int16).reshape(3, 3, 3),
+        np.array([[[12, 80, 12, 31], [55, 14, 80, 3]]], np.int16),
         RNG.normal(0, 100, (5, 5, 5)).astype(np.int16),
         np.array([[[0.0, 1.0, np.inf]]]),
         np.broadcast_to(np.arange(12.0), (6, 5, 12)),
@@ -60,6 +63,15 @@ def test_few_distinct_whole_numbers_are_labels(values: NDArray[Any]) -> None:
 def test_images_and_constants_are_not(values: NDArray[Any]) -> None:
     assert not is_label_map(volume(values))
     assert check_labels(volume(values)) is False
+
+
+def test_tiny_pieces_of_real_scans_are_images(crops: Path) -> None:
+    for name in ("ct_chest_crop.nii.gz", "mri_t1_head_crop.nii.gz"):
+        raster = open_raster(crops / name)
+        z, y, x = (n // 2 for n in raster.shape)
+        for size in (2, 3):
+            piece = raster.crop(z=slice(z, z + size), y=slice(y, y + size), x=slice(x, x + size))
+            assert not is_label_map(piece), (name, size)
 
 
 def test_a_padding_value_does_not_count() -> None:
