@@ -8,8 +8,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sciSR.classical.method import AnySensor, Classical, WholeScale, sensor_of
+from sciSR.classical.method import AnySensor, Classical, sensor_of
 from sciSR.errors import InputError
+from sciSR.networks.spec import WholeScale
 from sciSR.resampling import mirror_pad, upsample
 from sciSR.sensors import Sensor
 

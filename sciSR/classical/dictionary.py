@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.classical.examples import surroundings
-from sciSR.classical.method import AnySensor, Classical, WholeScale, sensor_of
+from sciSR.classical.method import AnySensor, Classical, sensor_of
 from sciSR.classical.phase_filter import shuffle_phases
 from sciSR.errors import InputError
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import SRNetwork, WholeScale
 
 __all__ = ["APlus", "Dictionary", "Sparse", "matching_pursuit"]
 

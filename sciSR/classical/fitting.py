@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sciSR.classical.dictionary import APlus, Dictionary, Sparse, matching_pursuit
 from sciSR.classical.examples import inside, pairs, phases, surroundings
-from sciSR.classical.method import AnySensor, WholeScale
+from sciSR.classical.method import AnySensor
 from sciSR.degradation import load_sensor
 from sciSR.errors import InputError
-from sciSR.networks.spec import NetworkCard
+from sciSR.networks.spec import NetworkCard, WholeScale
 from sciSR.raster import Raster
 
 __all__ = ["fit_dictionary"]

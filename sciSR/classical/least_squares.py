@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from sciSR.classical.examples import inside, pairs, phases, surroundings
-from sciSR.classical.method import AnySensor, WholeScale, whole_scale
+from sciSR.classical.method import AnySensor
 from sciSR.classical.phase_filter import PhaseFilter, constrained_weights, default_radius
 from sciSR.degradation import load_sensor
 from sciSR.errors import InputError
-from sciSR.networks.spec import NetworkCard
+from sciSR.networks.spec import NetworkCard, WholeScale, whole_scale
 from sciSR.raster import Raster
 
 __all__ = ["LeastSquares", "fit_least_squares"]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from sciSR.degradation import Sensor, load_sensor
 from sciSR.errors import InputError
-from sciSR.grid import SPATIAL_AXES, scale_per_axis
-from sciSR.networks.spec import NetworkSpec, SRNetwork
+from sciSR.networks.spec import NetworkSpec, SRNetwork, WholeScale, axes_of, whole_scale
 
-__all__ = ["AnySensor", "Classical", "WholeScale", "sensor_of", "whole_scale"]
-
-WholeScale = float | Sequence[float] | Mapping[str, float]
-"""One whole factor for all axes, one per axis in array order, or by axis name."""
+__all__ = ["AnySensor", "Classical", "sensor_of"]
 
 AnySensor = str | os.PathLike[str] | Mapping[str, Any] | Sensor | None
 """A sensor, its name, file or values; None: a Gaussian of one coarse pixel."""
@@ -63,7 +59,7 @@ class Classical(SRNetwork):
     def spec(self) -> NetworkSpec:
         """What it can do."""
         return NetworkSpec(
-            axes=SPATIAL_AXES[-self.ndim :],
+            axes=axes_of(self.ndim),
             scale=self.scale,
             in_channels=self.in_channels,
             out_channels=self.in_channels,
@@ -83,25 +79,3 @@ class Classical(SRNetwork):
 def sensor_of(sensor: AnySensor) -> Sensor:
     """The sensor without its noise, which is nothing that a method could undo."""
     return load_sensor("generic-gaussian" if sensor is None else sensor).noiseless()
-
-
-def whole_scale(scale: WholeScale, ndim: int) -> tuple[int, ...]:
-    """Whole factor per spatial axis in array order.
-
-    Raises:
-        InputError: a factor that is not whole, an axis that is not there, or neither 2 nor 3 axes.
-    """
-    if ndim not in (2, 3):
-        raise InputError(f"network: ndim {ndim!r} came; expected 2 (y, x) or 3 (z, y, x)")
-    axes = SPATIAL_AXES[-ndim:]
-    if isinstance(scale, Sequence):
-        if len(scale) != ndim:
-            raise InputError(
-                f"scale: {len(scale)} factors came for {ndim} axes; give one for each of {', '.join(axes)}"
-            )
-        scale = dict(zip(axes, scale, strict=True))
-    factors = scale_per_axis(scale, axes)
-    for axis, factor in factors.items():
-        if factor != int(factor):
-            raise InputError(f"scale: {factor:g} on axis {axis} is not whole; a network refines by whole factors")
-    return tuple(int(factors[axis]) for axis in axes)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sciSR.classical.method import AnySensor, Classical, WholeScale, sensor_of, whole_scale
+from sciSR.classical.method import AnySensor, Classical, sensor_of
 from sciSR.errors import InputError
 from sciSR.grid import SPATIAL_AXES
+from sciSR.networks.spec import WholeScale, whole_scale
 from sciSR.resampling import mirror_pad, stencil
 from sciSR.sensors import Sensor
 

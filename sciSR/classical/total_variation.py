@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from sciSR.classical.method import AnySensor, Classical, WholeScale, sensor_of
+from sciSR.classical.method import AnySensor, Classical, sensor_of
 from sciSR.classical.phase_filter import Wiener
 from sciSR.degradation import load_sensor
 from sciSR.errors import InputError
 from sciSR.grid import SPATIAL_AXES
-from sciSR.networks.spec import NetworkCard
+from sciSR.networks.spec import NetworkCard, WholeScale
 from sciSR.normalization import Normalization
 from sciSR.resampling import sample_axis_adjoint
 

@@ -5,66 +5,23 @@ No block normalises: batch and instance norm lose the absolute intensities and b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks.convolutions import Convolution
 from torch import Tensor, nn
 
-from sciSR.errors import InputError
-from sciSR.grid import SPATIAL_AXES, scale_per_axis
 from sciSR.networks.shuffle import PixelShuffle
 
 __all__ = [
     "MeanShift",
     "PixelShuffle",
     "ResidualBlock",
-    "axes_of",
     "convolution",
     "crop_to",
     "pad_to_multiple",
-    "whole_scale",
     "zero_",
 ]
-
-
-def axes_of(ndim: int) -> tuple[str, ...]:
-    """Names of ``ndim`` spatial axes in array order.
-
-    Raises:
-        InputError: not 2 or 3.
-    """
-    if ndim not in (2, 3):
-        raise InputError(f"network: ndim {ndim!r} came; expected 2 (y, x) or 3 (z, y, x)")
-    return SPATIAL_AXES[-ndim:]
-
-
-def whole_scale(scale: float | Sequence[int] | Mapping[str, float], ndim: int) -> tuple[int, ...]:
-    """Whole factor per spatial axis in array order.
-
-    Args:
-        scale: one number for all axes, one per axis in array order, or ``{axis: factor}``.
-        ndim: number of spatial axes.
-
-    Raises:
-        InputError: a factor that is not a whole number of at least 1, or an axis that is not there.
-
-    Example:
-        >>> whole_scale({"z": 4}, 3)
-        (4, 1, 1)
-    """
-    axes = axes_of(ndim)
-    if isinstance(scale, Sequence):
-        if len(scale) != ndim:
-            raise InputError(
-                f"scale: {len(scale)} factors came for {ndim} axes; give one for each of {', '.join(axes)}"
-            )
-        scale = dict(zip(axes, scale, strict=True))
-    factors = scale_per_axis(scale, axes)
-    for axis, factor in factors.items():
-        if factor != int(factor):
-            raise InputError(f"scale: {factor:g} on axis {axis} is not whole; a network refines by whole factors")
-    return tuple(int(factors[axis]) for axis in axes)
 
 
 def convolution(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sciSR.errors import InputError
-from sciSR.networks.blocks import axes_of, convolution
+from sciSR.networks.blocks import convolution
+from sciSR.networks.spec import axes_of
 
 __all__ = ["DISCRIMINATORS", "Discriminator", "PatchDiscriminator", "VGGDiscriminator", "build_discriminator"]
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from sciSR.errors import InputError
-from sciSR.networks.blocks import axes_of, whole_scale
 from sciSR.networks.receptive import Reach, radius
 from sciSR.networks.skip import Skip
-from sciSR.networks.spec import NetworkSpec, SRNetwork
+from sciSR.networks.spec import NetworkSpec, SRNetwork, WholeScale, axes_of, whole_scale
 
 __all__ = ["AnySkip", "Family", "Scale"]
 
-Scale = float | Sequence[int] | Mapping[str, float]
-"""Refinement: one whole number for all axes, one per axis in array order, or ``{axis: factor}``."""
+Scale = WholeScale
+"""Refinement."""
 
 AnySkip = str | Mapping[str, Any] | Skip | None
 """A :class:`~sciSR.networks.skip.Skip`, the name of an interpolation, its plain values, or None."""
