@@ -6,9 +6,7 @@ in their order, and those that a new grid or type changes are rewritten. Values 
 
 from __future__ import annotations
 
-import math
 import os
-import warnings
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -19,24 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciSR.encoding import Encoding
-from sciSR.errors import FormatError, InputError, MetadataWarning, MissingFileError
+from sciSR.errors import FormatError
 from sciSR.io.adapter import Writer
 from sciSR.io.bids import stable
 from sciSR.io.gzipped import PlainSink, ZlibSink
-from sciSR.io.planes import MappedPlanes, StoredPlanes, StoredSource, WholeArray
+from sciSR.io.headered import HeaderedVolumes, data_beside, mapped_planes, stored_volume
+from sciSR.io.planes import StoredPlanes, WholeArray
 from sciSR.io.slab_writer import SlabWriter
 from sciSR.io.volumes import (
     LENGTH_MM,
     LPS,
-    check_input_safe,
-    check_options,
-    check_volume,
     grid_from_lps,
     index_map,
-    unscaled,
     whole_numbers,
 )
-from sciSR.raster import Channel, Metadata, Raster, TimeAxis
+from sciSR.raster import Metadata, Raster, TimeAxis
 
 __all__ = ["MetaImageAdapter"]
 
@@ -78,7 +73,7 @@ class _Header:
     end: int
 
 
-class MetaImageAdapter:
+class MetaImageAdapter(HeaderedVolumes):
     """Reads and writes MetaImage.
 
     Options of ``open``: ``labels`` (True: a label map, False: not one, None: found out before work).
@@ -87,57 +82,30 @@ class MetaImageAdapter:
 
     name = "MetaImage"
     suffixes = (".mha", ".mhd")
+    detached = ".mhd"
+    types = tuple(_WRITTEN)
 
     def describe(self, path: str) -> dict[str, Any]:
         """The header's keys."""
-        header, _, notes = _opened(path)
+        header, _, notes = self.opened(path)
         return {"keys": header.keys, **({"notes": notes} if notes else {})}
 
-    def open(self, path: str, **options: Any) -> Raster:
-        """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``; compressed values are held whole once read."""
-        check_options(options, ("labels",), path, self.name)
-        _, raster, notes = _opened(path, **options)
-        for note in notes:
-            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
-        return raster
-
-    def files(self, path: Path) -> tuple[Path, ...]:
-        """The file, or ``.raw`` and ``.mhd``."""
-        return (path.with_suffix(".raw"), path) if _detached(path) else (path,)
-
-    def parts(self, path: str) -> tuple[str, ...]:
-        """The file with the values, where that is another."""
-        if not _detached(Path(path)):
-            return ()
-        _, raster, _ = _opened(path)
-        assert raster.metadata is not None
-        return tuple(file for file in raster.metadata.items["files"] if file != path)
-
-    def check(self, raster: Raster, path: Path, **options: Any) -> None:
-        """Raise for what MetaImage cannot hold, and for the input itself."""
-        check_options(options, ("dtype", "threads"), str(path), self.name)
-        check_volume(raster, self.name)
-        _stored_form(raster, options.get("dtype"))
-        if raster.metadata is not None and raster.metadata.path is not None:
-            check_input_safe(self.files(path), (raster.metadata.path, *raster.metadata.items.get("files", ())))
+    def opened(self, path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, list[str]]:
+        """The header, the lazy raster, and what is to be said of them."""
+        return _opened(path, labels)
 
     def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
         """Start the file: its header is written at once."""
-        encoding = _stored_form(raster, options.get("dtype"))
-        detached = _detached(path)
-        lines, packed = _output_lines(raster, encoding, path.with_suffix(".raw").name if detached else "LOCAL")
+        encoding, raw = self.stored_form(raster, options.get("dtype")), self.raw(path)
+        lines, packed = _output_lines(raster, encoding, "LOCAL" if raw is None else raw.name)
         head = ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
         path.write_bytes(head)
-        if detached:
-            return SlabWriter(raster, encoding, PlainSink(path.with_suffix(".raw")))
+        if raw is not None:
+            return SlabWriter(raster, encoding, PlainSink(raw))
         if not packed:
             return SlabWriter(raster, encoding, PlainSink(path, append=True))
         sink = ZlibSink(path, threads=options.get("threads"), append=True)
         return SlabWriter(raster, encoding, sink, partial(_fill_in_size, path, head))
-
-
-def _detached(path: Path) -> bool:
-    return path.suffix.lower() == ".mhd"
 
 
 def _fill_in_size(path: Path, head: bytes) -> None:
@@ -148,7 +116,7 @@ def _fill_in_size(path: Path, head: bytes) -> None:
         file.write(b"%0*d" % (_DIGITS, path.stat().st_size - len(head)))
 
 
-def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, list[str]]:
+def _opened(path: str, labels: bool | None) -> tuple[_Header, Raster, list[str]]:
     name = os.path.basename(path)
     header = _read_header(path, name)
     keys = header.keys
@@ -162,19 +130,21 @@ def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, 
     full = (sizes[3], *shape) if series else shape
     dtype = _dtype(keys, name)
     stored, data_path = _planes(path, header, dtype, full, name)
-    encoding = Encoding(dtype.newbyteorder("=").name)
-    items = {"header": header, "labels": labels, "affine": affine, "files": (data_path,)}
-    raster = Raster(
-        source=StoredSource(stored, full, encoding),
-        grid=grid,
-        axes=("t", "z", "y", "x") if series else ("z", "y", "x"),
-        channels=(Channel(),),
-        encoding=encoding,
-        time=TimeAxis(_numbers(keys, "Offset", 4, name)[3], _numbers(keys, "ElementSpacing", 4, name)[3] or 1.0)
-        if series
-        else None,
-        metadata=Metadata(MetaImageAdapter.name, grid, items, path),
-        name=name,
+    time = None
+    if series:
+        time = TimeAxis(_numbers(keys, "Offset", 4, name)[3], _numbers(keys, "ElementSpacing", 4, name)[3] or 1.0)
+    raster = stored_volume(
+        path,
+        MetaImageAdapter.name,
+        stored,
+        full,
+        grid,
+        dtype,
+        time=time,
+        header=header,
+        affine=affine,
+        labels=labels,
+        data=data_path,
     )
     return header, raster, notes
 
@@ -263,11 +233,7 @@ def _planes(
     said = keys["ElementDataFile"]
     data, start = path, header.end
     if said.upper() != "LOCAL":
-        if said.upper().startswith("LIST") or "%" in said:
-            raise FormatError(f"{name}: its values lie in several files; join them first")
-        data, start = os.path.join(os.path.dirname(path), said), 0
-        if not os.path.isfile(data):
-            raise MissingFileError(f"{path}: {said}, the file with its values, is not there")
+        data, start = data_beside(path, said, name), 0
     if _true(keys, "CompressedData"):
         return WholeArray(partial(_inflated, data, start, dtype, shape)), data
     skipped = whole_numbers(keys.get("HeaderSize", "0"), "HeaderSize", name)
@@ -275,13 +241,7 @@ def _planes(
         raise FormatError(
             f"{name}: HeaderSize {keys['HeaderSize']!r}; expected one whole number: the header is damaged"
         )
-    size, have, skip = math.prod(shape) * dtype.itemsize, os.path.getsize(data), skipped[0]
-    offset = have - size if skip == -1 else start + skip
-    if have < offset + size or offset < 0:
-        raise FormatError(
-            f"{name}: the header promises {size} bytes of values, the file has {have - start}; it is cut off"
-        )
-    return MappedPlanes(data, dtype, shape, offset), data
+    return mapped_planes(data, dtype, shape, start, skipped[0], name), data
 
 
 def _inflated(path: str, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -302,14 +262,6 @@ def _inflated(path: str, start: int, dtype: np.dtype[Any], shape: tuple[int, ...
     if done < len(view):
         raise FormatError(f"{path}: the header promises {len(view)} bytes of values, {done} came; the file is cut off")
     return values.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _stored_form(raster: Raster, dtype: str | None) -> Encoding:
-    encoding = unscaled(raster.encoding) if dtype is None else Encoding(dtype)
-    name = {"bool": "uint8", "float16": "float32"}.get(encoding.dtype, encoding.dtype)
-    if name not in _WRITTEN:
-        raise InputError(f"{raster.name}: MetaImage is written with {', '.join(_WRITTEN)}; {name} came")
-    return Encoding(name, nodata=encoding.nodata[:1])
 
 
 def _output_lines(raster: Raster, encoding: Encoding, data_file: str) -> tuple[list[str], bool]:

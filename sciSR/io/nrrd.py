@@ -11,7 +11,6 @@ import bz2
 import math
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,25 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciSR.encoding import Encoding
-from sciSR.errors import FormatError, InputError, MetadataWarning, MissingFileError
+from sciSR.errors import FormatError
 from sciSR.io.adapter import Writer
 from sciSR.io.bids import stable
 from sciSR.io.gzipped import GzipSink, GzipSlabs, PlainSink
-from sciSR.io.planes import MappedPlanes, StoredPlanes, StoredSource, WholeArray
+from sciSR.io.headered import HeaderedVolumes, data_beside, mapped_planes, stored_volume
+from sciSR.io.planes import StoredPlanes, WholeArray
 from sciSR.io.slab_writer import SlabWriter
 from sciSR.io.volumes import (
     LENGTH_MM,
     LPS,
-    check_input_safe,
-    check_options,
-    check_volume,
     grid_from_lps,
     index_map,
     real_numbers,
-    unscaled,
     whole_numbers,
 )
-from sciSR.raster import Channel, Metadata, Raster, TimeAxis
+from sciSR.raster import Metadata, Raster, TimeAxis
 
 __all__ = ["NrrdAdapter"]
 
@@ -99,7 +95,7 @@ class _Header:
     end: int
 
 
-class NrrdAdapter:
+class NrrdAdapter(HeaderedVolumes):
     """Reads and writes NRRD.
 
     Options of ``open``: ``labels`` (True: a label map, False: not one, None: found out before work).
@@ -108,59 +104,32 @@ class NrrdAdapter:
 
     name = "NRRD"
     suffixes = (".nrrd", ".nhdr")
+    detached = ".nhdr"
+    types = tuple(_TYPES)
 
     def describe(self, path: str) -> dict[str, Any]:
         """The header's fields and the file's own keys."""
-        header, _, notes = _opened(path)
+        header, _, notes = self.opened(path)
         facts: dict[str, Any] = {"version": header.lines[0], "fields": header.fields, "keys": header.keys}
         return {k: v for k, v in {**facts, "notes": notes}.items() if v}
 
-    def open(self, path: str, **options: Any) -> Raster:
-        """A lazy volume ``(z, y, x)`` or series ``(t, z, y, x)``."""
-        check_options(options, ("labels",), path, self.name)
-        _, raster, notes = _opened(path, **options)
-        for note in notes:
-            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
-        return raster
-
-    def files(self, path: Path) -> tuple[Path, ...]:
-        """The file, or ``.raw`` and ``.nhdr``."""
-        return (path.with_suffix(".raw"), path) if _detached(path) else (path,)
-
-    def parts(self, path: str) -> tuple[str, ...]:
-        """The file with the values, where that is another."""
-        if not _detached(Path(path)):
-            return ()
-        _, raster, _ = _opened(path)
-        assert raster.metadata is not None
-        return tuple(file for file in raster.metadata.items["files"] if file != path)
-
-    def check(self, raster: Raster, path: Path, **options: Any) -> None:
-        """Raise for what NRRD cannot hold, and for the input itself."""
-        check_options(options, ("dtype", "threads"), str(path), self.name)
-        check_volume(raster, self.name)
-        _stored_form(raster, options.get("dtype"))
-        if raster.metadata is not None and raster.metadata.path is not None:
-            check_input_safe(self.files(path), (raster.metadata.path, *raster.metadata.items.get("files", ())))
+    def opened(self, path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, list[str]]:
+        """The header, the lazy raster, and what is to be said of them."""
+        return _opened(path, labels)
 
     def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
         """Start the file: its header is written at once."""
-        encoding = _stored_form(raster, options.get("dtype"))
-        detached = _detached(path)
-        lines, packed = _output_lines(raster, encoding, path.with_suffix(".raw").name if detached else None)
-        text = "\n".join(lines) + "\n" + ("" if detached else "\n")
+        encoding, raw = self.stored_form(raster, options.get("dtype")), self.raw(path)
+        lines, packed = _output_lines(raster, encoding, None if raw is None else raw.name)
+        text = "\n".join(lines) + "\n" + ("\n" if raw is None else "")
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
-        if detached:
-            return SlabWriter(raster, encoding, PlainSink(path.with_suffix(".raw")))
+        if raw is not None:
+            return SlabWriter(raster, encoding, PlainSink(raw))
         sink = GzipSink(path, threads=options.get("threads"), append=True) if packed else PlainSink(path, append=True)
         return SlabWriter(raster, encoding, sink)
 
 
-def _detached(path: Path) -> bool:
-    return path.suffix.lower() == ".nhdr"
-
-
-def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, list[str]]:
+def _opened(path: str, labels: bool | None) -> tuple[_Header, Raster, list[str]]:
     name = os.path.basename(path)
     header = _read_header(path, name)
     fields = header.fields
@@ -173,17 +142,19 @@ def _opened(path: str, *, labels: bool | None = None) -> tuple[_Header, Raster, 
     dtype = _dtype(fields, name)
     full = (sizes[3], *shape) if series else shape
     stored, data_path = _planes(path, header, dtype, full, name)
-    encoding = Encoding(dtype.newbyteorder("=").name)
-    items = {"header": header, "labels": labels, "affine": affine, "files": (data_path,)}
-    raster = Raster(
-        source=StoredSource(stored, full, encoding),
-        grid=grid,
-        axes=("t", "z", "y", "x") if series else ("z", "y", "x"),
-        channels=(Channel(None, fields.get("sample units", "").strip('"') or None),),
-        encoding=encoding,
+    raster = stored_volume(
+        path,
+        NrrdAdapter.name,
+        stored,
+        full,
+        grid,
+        dtype,
+        unit=fields.get("sample units", "").strip('"') or None,
         time=_time(fields, name) if series else None,
-        metadata=Metadata(NrrdAdapter.name, grid, items, path),
-        name=name,
+        header=header,
+        affine=affine,
+        labels=labels,
+        data=data_path,
     )
     return header, raster, notes
 
@@ -300,26 +271,15 @@ def _planes(
         raise FormatError(f"{name}: encoding {said!r}; expected raw, gzip or bzip2: convert the file")
     data, start = path, header.end
     if "data file" in fields:
-        data, start = os.path.join(os.path.dirname(path), fields["data file"]), 0
-        if fields["data file"].upper().startswith("LIST") or "%" in fields["data file"]:
-            raise FormatError(f"{name}: its values lie in several files; join them first")
-        if not os.path.isfile(data):
-            raise MissingFileError(f"{path}: {fields['data file']}, the file with its values, is not there")
+        data, start = data_beside(path, fields["data file"], name), 0
     lines, skip = (_one(fields, key, name) for key in ("line skip", "byte skip"))
     start += _skipped_lines(data, start, lines)
-    size = math.prod(shape) * dtype.itemsize
     kind = _ENCODINGS[said]
     if kind == "gzip":
         return GzipSlabs(data, dtype, shape, max(0, skip), start=start), data
     if kind == "bzip2":
         return WholeArray(partial(_load_bzip2, data, start, max(0, skip), dtype, shape)), data
-    have = os.path.getsize(data)
-    offset = have - size if skip == -1 else start + skip
-    if have < offset + size or offset < 0:
-        raise FormatError(
-            f"{name}: the header promises {size} bytes of values, the file has {have - start}; it is cut off"
-        )
-    return MappedPlanes(data, dtype, shape, offset), data
+    return mapped_planes(data, dtype, shape, start, skip, name), data
 
 
 def _one(fields: dict[str, str], key: str, name: str) -> int:
@@ -348,14 +308,6 @@ def _load_bzip2(path: str, start: int, skip: int, dtype: np.dtype[Any], shape: t
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: the compressed data are damaged or cut off ({error})") from error
     return values.reshape(shape).astype(dtype.newbyteorder("="))
-
-
-def _stored_form(raster: Raster, dtype: str | None) -> Encoding:
-    encoding = unscaled(raster.encoding) if dtype is None else Encoding(dtype)
-    name = {"bool": "uint8", "float16": "float32"}.get(encoding.dtype, encoding.dtype)
-    if name not in _TYPES:
-        raise InputError(f"{raster.name}: NRRD is written with {', '.join(_TYPES)}; {name} came")
-    return Encoding(name, nodata=encoding.nodata[:1])
 
 
 def _output_lines(raster: Raster, encoding: Encoding, data_file: str | None) -> tuple[list[str], bool]:
