@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,9 +15,6 @@ from sciSR.networks import build_network, load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.sampling import Reference
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 __all__ = [
     "PRECISIONS",
@@ -31,7 +28,7 @@ __all__ = [
     "settings_of",
 ]
 
-_S = TypeVar("_S", bound="DataclassInstance")
+_S = TypeVar("_S")
 
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Name of a precision -> what Lightning Fabric calls it."""
@@ -141,7 +138,7 @@ def settings_of(kind: type[_S], given: _S | Mapping[str, Any] | None, section: s
     if given is not None and not isinstance(given, Mapping):
         return given
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in (given or {}).items()}
-    known = [f.name for f in fields(kind)]
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # Python has no name for the type of dataclasses
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise InputError(f"{section}: no setting {', '.join(unknown)}; there are {', '.join(known)}")
