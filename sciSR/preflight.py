@@ -26,6 +26,7 @@ from sciSR.errors import (
     SciSRWarning,
 )
 from sciSR.evaluation import check_comparable
+from sciSR.files import check_free
 from sciSR.grid import Grid
 from sciSR.io import adapter_for, check_target, open_raster
 from sciSR.memory import available_memory, needed_memory
@@ -114,9 +115,11 @@ def check_workflow(
                 step(workflow, found)
             except SciSRError as error:
                 found.errors.append(error)
-        if workflow.train is not None and Path(workflow.train.output).exists() and not (overwrite or resume):
-            text = f"{workflow.train.output}: exists already; choose another name or allow overwriting (--overwrite)"
-            found.errors.append(OutputExistsError(text))
+        if workflow.train is not None:
+            try:
+                check_free(Path(workflow.train.output), overwrite or resume)
+            except OutputExistsError as error:
+                found.errors.append(error)
         try:
             jobs = _jobs(workflow)
         except SciSRError as error:

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sciSR import __version__
-from sciSR.errors import ConfigError, InputError, MissingFileError, OutputExistsError
+from sciSR.errors import ConfigError, InputError, MissingFileError
+from sciSR.files import check_free, whole_file
 
 __all__ = [
     "FileFact",
@@ -264,15 +264,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = True) -> Path:
     Raises:
         OutputExistsError: it is there and ``overwrite`` is false.
     """
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    check_free(path, overwrite)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from sciSR.console import Console
-from sciSR.errors import InputError, OutputExistsError, RunError
+from sciSR.errors import InputError, RunError
+from sciSR.files import check_free
 from sciSR.networks import load_network
 from sciSR.networks.export import export_onnx
 from sciSR.networks.spec import SRNetwork
@@ -28,8 +29,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     target = Path(arguments.output)
     if target.suffix != ".onnx":
         raise InputError(f"{target}: ONNX is written as .onnx; choose this ending")
-    if target.exists() and not arguments.overwrite:
-        raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
+    check_free(target, arguments.overwrite)
     network = load_network(arguments.model)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as folder:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sciSR.commands.upscale import given
 from sciSR.console import Console
-from sciSR.errors import InputError, MissingFileError, OutputExistsError
+from sciSR.errors import InputError, MissingFileError
+from sciSR.files import check_free
 from sciSR.networks.checkpoint import is_own, read_header
 from sciSR.networks.foreign import import_checkpoint
 
@@ -19,8 +20,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     source, target = Path(arguments.weights), Path(arguments.output)
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: a checkpoint is written as .safetensors; choose this ending")
-    if target.exists() and not arguments.overwrite:
-        raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
+    check_free(target, arguments.overwrite)
     if not source.is_file():
         raise MissingFileError(f"{source}: no such file")
     if is_own(source):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from sciSR.degradation import Sensor
 from sciSR.errors import CheckpointError, InputError
+from sciSR.files import whole_file
 from sciSR.networks import build_network
 from sciSR.networks.header import FORMAT, KEY, damaged, is_own, read_content
 from sciSR.networks.spec import NetworkCard, NetworkSpec, SRNetwork
@@ -103,15 +103,8 @@ def save_checkpoint(
         raise InputError(f"{name}: the checkpoint's metadata must be plain values: {error}") from error
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    try:
+    with whole_file(target) as temporary:
         save_file(tensors, temporary, metadata={KEY: text})
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return target
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from sciSR.errors import InputError, RunError
+from sciSR.files import whole_file
 from sciSR.networks.spec import SRNetwork
 
 __all__ = ["export_onnx"]
@@ -68,7 +68,10 @@ def export_onnx(
     finally:
         network.train(training)
     program.model.metadata_props["scisr"] = json.dumps(_card(network), sort_keys=True, ensure_ascii=False)
-    return _save(program, Path(path))
+    target = Path(path)
+    with whole_file(target) as temporary:
+        program.save(temporary)
+    return target
 
 
 def _shape(network: SRNetwork, size: Sequence[int] | None) -> tuple[int, ...]:
@@ -93,20 +96,6 @@ def _card(network: SRNetwork) -> dict[str, Any]:
         "normalization": normalization,
         "bands": None if card is None or card.bands is None else list(card.bands),
     }
-
-
-def _save(program: Any, target: Path) -> Path:
-    """Write under a temporary name, then move."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    try:
-        program.save(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return target
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sciSR.evaluation import COLUMNS, ScoreTable
+from sciSR.files import whole_file
 from sciSR.grid import RAS_MM
 from sciSR.raster import Raster
 from sciSR.report.views import anatomy
@@ -92,10 +93,8 @@ def write_html(
         + "\n</body>\n</html>\n"
     )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, target)
+    with whole_file(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return target
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciSR.evaluation import WaldResult
+from sciSR.files import whole_file
 from sciSR.grid import Grid
 from sciSR.raster import Raster
 from sciSR.report.canvas import Box, Canvas
@@ -96,10 +97,8 @@ def draw_picture(
     sheet = _Sheet(views, left, right, _window(cuts, views, window), _limit(cuts, views, len(left), right), cuts)
     image = _draw(sheet, input, result, wald, dpi)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_bytes(image)
-    os.replace(temporary, target)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(image)
     return target
 
 

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from sciSR.degradation import Sensor, load_sensor
-from sciSR.errors import InputError, OutputExistsError
+from sciSR.errors import InputError
+from sciSR.files import check_free
 from sciSR.inference import upscale
 from sciSR.losses import build_loss
 from sciSR.networks.spec import SRNetwork
@@ -115,8 +116,7 @@ def train_self(
         RunError: the loss became NaN; the last good weights are written beside the output.
     """
     target = Path(output)
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
+    check_free(target, overwrite)
     if scan.channel_axis is not None or "t" in scan.axes:
         raise InputError(f"{scan.name}: axes {', '.join(scan.axes)}; self-supervised training takes one volume or band")
     if steps is not None and minutes is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sciSR.errors import CheckpointError
+from sciSR.files import whole_file
 
 __all__ = ["MovingAverage", "load_state", "save_state"]
 
@@ -46,10 +46,8 @@ class MovingAverage:
 
 def save_state(path: Path, values: Mapping[str, Any]) -> None:
     """Write the state of a run; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(dict(values), temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        torch.save(dict(values), temporary)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 
 from sciSR.degradation import Sensor
-from sciSR.errors import InputError, OutputExistsError
+from sciSR.errors import InputError
+from sciSR.files import check_free
 from sciSR.losses import Loss, build_loss
 from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork
@@ -173,8 +174,7 @@ def train(
     """
     given = dict(locals())
     target = Path(output)
-    if target.exists() and not (overwrite or resume):
-        raise OutputExistsError(f"{target}: exists already; choose another name or allow overwriting (--overwrite)")
+    check_free(target, overwrite or resume)
     if (steps is None) == (minutes is None) or (steps or minutes or 0) <= 0:
         raise InputError(f"training: steps {steps} and minutes {minutes} came; give one of them, above 0")
     learned, judged = as_references(references), as_references(validation)

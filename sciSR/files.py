@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all, and never in the place of another unless asked."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sciSR.errors import OutputExistsError
+
+__all__ = ["check_free", "whole_file"]
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there.
+
+    Raises:
+        OutputExistsError: the file exists and ``overwrite`` is false.
+    """
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file on the same disk that takes the place of ``path`` in the end; after an error nothing is there.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with whole_file(folder / "new" / "a.txt") as temporary:
+        ...     _ = temporary.write_text("all of it")
+        >>> [file.name for file in (folder / "new").iterdir()]
+        ['a.txt']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
