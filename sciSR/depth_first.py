@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,6 @@ from sciSR.row_ops import (
     RowOp,
     TransposedRows,
     UpsampledRows,
-    joined,
 )
 
 __all__ = ["NotStreamableError", "RowProgram", "RowStream", "derive"]
@@ -86,7 +85,7 @@ class RowProgram:
         widest: the largest number of values that one input pixel becomes in any layer, for choosing strips.
         narrow: the same before the network widens at its end; its strips may be so much taller.
         widens: number of the operation that widens it, or None: then ``narrow`` is ``widest``.
-        unit: whole numbers of rows that strips should hold, so that a pass that begins at any strip gives the same.
+        unit: rows that are computed together; strips of whole units waste none.
         fast: how many of its convolutions go through :mod:`sciSR.filters`.
     """
 
@@ -123,18 +122,17 @@ class RowStream:
         uses = [i for inputs in self._inputs for i in inputs]
         self._last_use = {value: max(n for n, inputs in enumerate(self._inputs) if value in inputs) for value in uses}
 
-    def feed(self, x: Tensor, *, last: bool) -> Tensor | None:
-        """Refined rows that are ready after the rows ``x`` ``(b, c, rows, …)``, or None.
+    def feed(self, x: Tensor, *, last: bool) -> Iterator[Tensor]:
+        """Refined rows as they get ready after the rows ``x`` ``(b, c, rows, …)``, in some portions or none.
 
         ``last`` says that nothing follows; then all remaining rows come.
         """
-        ready = self._run(0, [x], last and not self._gently)
+        yield from self._run(0, [x], last and not self._gently)
         if last and self._gently:
             for number in range(len(self._ops)):
-                ready = joined(ready, self._run(number, [None] * (number + 1), True))
-        return ready
+                yield from self._run(number, [None] * (number + 1), True)
 
-    def _run(self, first: int, values: list[Tensor | None], ending: bool, *, whole: bool = False) -> Tensor | None:
+    def _run(self, first: int, values: list[Tensor | None], ending: bool, *, whole: bool = False) -> Iterator[Tensor]:
         """The operations from ``first`` on, given the values before it; ``ending``: nothing follows.
 
         Where the network widens, the rows go on in portions, unless ``whole`` says that this is one.
@@ -144,30 +142,29 @@ class RowStream:
             if number == self._widens and not whole:
                 portions = self._portions(values[inputs[0]])
                 if len(portions) > 1:
-                    return self._by_portions(number, values, portions, ending)
+                    yield from self._by_portions(number, values, portions, ending)
+                    return
             taken = [values[i] for i in inputs]
             for i in inputs:
                 if self._last_use[i] == number:
                     values[i] = None
             values.append(self._ops[number].step(taken, ending and (number == first or not self._gently)))
-        return values[-1]
+        if values[-1] is not None:
+            yield values[-1]
 
     def _portions(self, x: Tensor | None) -> list[Tensor]:
         return [] if x is None or self._wide_rows is None else list(torch.split(x, self._wide_rows, ROWS))
 
     def _by_portions(
         self, number: int, values: list[Tensor | None], portions: list[Tensor], ending: bool
-    ) -> Tensor | None:
+    ) -> Iterator[Tensor]:
         """The operations from ``number`` on, once a portion; what else they take comes with the first."""
         (wide,) = self._inputs[number]
-        ready = []
         for n, portion in enumerate(portions):
             given = [None if n else value for value in values]
             given[wide] = portion
             last = n == len(portions) - 1
-            ready.append(self._run(number, given, ending and last and not self._gently, whole=True))
-        found = [rows for rows in ready if rows is not None]
-        return torch.cat(found, ROWS) if found else None
+            yield from self._run(number, given, ending and last and not self._gently, whole=True)
 
 
 def derive(network: SRNetwork, *, fast: bool = False) -> RowProgram:

@@ -200,7 +200,10 @@ class Buffers:
 
 
 class FilterRows(RowOp):
-    """A convolution in machine code of our own; its rows go by whole tiles, and the last few wait for more."""
+    """A convolution in machine code of our own.
+
+    Rows go in tiles from the first of a step on. Strips of whole tiles leave nothing of them unused but at the edges.
+    """
 
     def __init__(self, filters: Filter) -> None:
         self.buffers = Buffers()
@@ -222,7 +225,6 @@ class FilterRows(RowOp):
             return None
         held = sum(part.shape[1] for part in parts)
         count = self._above + held - self._margin - (0 if last else self._margin)
-        count -= 0 if last else count % self._tall
         if count <= 0:
             self._kept = torch.cat(parts, 1)
             return None

@@ -28,7 +28,7 @@ from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "row_program", "strip_rows"]
 
-_STRIP_BYTES = 12 * 2**20
+_STRIP_BYTES = 24 * 2**20
 _WIDE_BYTES = 32 * 2**20
 _FLUSH_BYTES = 64 * 2**20
 """What a layer's rows may take at the end of a pass, when what all layers before it still keep comes at once."""
@@ -54,8 +54,8 @@ def row_program(job: TileJob) -> RowProgram:
 def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
     """Rows per strip, and of these how many at once in the widest layers; by shapes and precision alone.
 
-    Layers of common width stay within some 12 MB a strip, the widest within 32. Whole periods of the network's strides
-    and of its filters' tiles, so that a run can begin at any strip.
+    Layers of common width stay within some 24 MB a strip, the widest within 32. Whole periods of the network's strides,
+    so that a run can begin at any strip, and of its filters' tiles.
     """
     low = job.runner.precision != "float32"
     shape = [job.plan.shape[a] for a in job.order]
@@ -240,9 +240,13 @@ class _Pass:
         self._valid.append((part.start, part.stop, valid))
         self._fed = part.stop
         last = self._fed == self._total
-        fine = self._flow.feed(runner.lowered(x), last=last)
-        if fine is not None:
+        for fine in self._flow.feed(runner.lowered(x), last=last):
             self._fine = fine if self._fine is None else torch.cat([self._fine, fine], dim=2)
+            yield from self._ready(last, skip)
+        yield from self._ready(last, skip)
+
+    def _ready(self, last: bool, skip: int) -> Iterator[tuple[Window, Block]]:
+        """What can be given now: refined, and with all the rows around that its interpolation takes."""
         ready = self._given + (0 if self._fine is None else self._fine.shape[2] // self._scale)
         if not last:
             ready = min(ready, self._fed - self._reach)

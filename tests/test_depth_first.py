@@ -29,8 +29,10 @@ def _network(family: str, ndim: int, **arguments: object) -> SRNetwork:
 
 def _by_rows(network: SRNetwork, x: torch.Tensor, rows: int, *, fast: bool = False) -> torch.Tensor:
     stream = derive(network, fast=fast).start(gently=rows < 8)
-    parts = [stream.feed(x[:, :, a : a + rows], last=a + rows >= x.shape[2]) for a in range(0, x.shape[2], rows)]
-    return torch.cat([part for part in parts if part is not None], 2)
+    cuts = range(0, x.shape[2], rows)
+    return torch.cat(
+        [part for a in cuts for part in stream.feed(x[:, :, a : a + rows], last=a + rows >= x.shape[2])], 2
+    )
 
 
 @pytest.mark.parametrize("fast", [False, True], ids=["direct", "winograd"])
