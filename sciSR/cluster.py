@@ -1,9 +1,9 @@
 """The distributed executor: the parts of a result computed by the workers of a dask cluster.
 
-Into a format that takes it (Zarr) every worker writes its own chunks. For the others it writes its finished parts into
-the folder of the journal, which all of them must reach, and the writer then reads them in order. A worker that dies
-costs its task, not the run: dask gives the task to another. The number of tasks under way is bounded, so memory does
-not grow with the number of parts.
+Into a format that takes it (Zarr, NIfTI) every worker writes its own chunks or planes, as they are stored. For the
+others it writes its finished parts into the folder of the journal, which all of them must reach, and the writer then
+reads them in order. A worker that dies costs its task, not the run: dask gives the task to another. The number of tasks
+under way is bounded, so memory does not grow with the number of parts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciSR.errors import InputError, RunError
-from sciSR.io import Progress, adapter_for, check_target, publish, save_raster
+from sciSR.io import Progress, adapter_for, check_target, publish_all, save_raster
 from sciSR.io.adapter import WithSharedWriting
 from sciSR.journal import Journal, PartedSource, journal_folder, journal_key, parted_source
 from sciSR.raster import Raster
@@ -73,7 +73,7 @@ def save_on_cluster(
 def _shared(
     raster: Raster, target: Path, adapter: Any, scheduler: str | Client, progress: Progress | None, options: Any
 ) -> Path:
-    """Every worker writes its own rows of chunks of one store, which then moves to its place."""
+    """Every worker writes its own rows of one file or store, which then moves to its place."""
     client, own = _connected(scheduler)
     target.parent.mkdir(parents=True, exist_ok=True)
     stored = json.dumps(options, sort_keys=True, default=str)
@@ -84,7 +84,7 @@ def _shared(
     if not begun.exists():
         shutil.rmtree(place.parent, ignore_errors=True)
         place.parent.mkdir()
-        adapter.create(raster, place, **options)
+        adapter.begin(raster, place, **options)
         begun.touch()
     groups = _groups(raster, adapter.shared_rows(raster))
     missing = [group for group in groups if not journal.noted(group[0])]
@@ -94,13 +94,14 @@ def _shared(
     finally:
         if own:
             client.close()
-    publish(place, target)
+    adapter.complete(raster, place, **options)
+    publish_all(adapter, raster, place.parent, target)
     journal.remove()
     return target
 
 
 def _groups(raster: Raster, rows: int) -> list[list[int]]:
-    """The numbers of the parts that make whole rows of chunks together."""
+    """The numbers of the parts that one task writes: whole rows of chunks, or some planes."""
     assert isinstance(raster.source, PartedSource)
     lead = len(raster.leading)
     found: dict[tuple[int, ...], list[int]] = {}
@@ -168,7 +169,7 @@ class _Parts:
 
 
 class _Rows:
-    """Parts that go into a store that all workers share."""
+    """Parts that go into a file or store that all workers share."""
 
     def __init__(self, raster: Raster, journal: Journal, place: Path, options: dict[str, Any]) -> None:
         self.raster = raster

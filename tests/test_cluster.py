@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import sciSR
 from sciSR.cluster import compute_parts, save_on_cluster
-from sciSR.errors import InputError
+from sciSR.errors import InputError, MetadataWarning
 from sciSR.journal import file_checksum
 from sciSR.networks import build_network
 from sciSR.networks.spec import SRNetwork
@@ -83,6 +84,101 @@ def test_workers_write_their_own_chunks_of_a_zarr_store(
     assert file_checksum(target) == file_checksum(alone)
     resumed = sciSR.save_raster(result, tmp_path / "resumed" / "x.zarr", resume=True)
     assert file_checksum(resumed) == file_checksum(alone)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def _head_scan(folder: Path, times: int = 0) -> Path:
+    """A series, or a volume with a sidecar, of a real scan."""
+    scan = nib.load(DATA / "mri_t1_head_crop.nii.gz")
+    values = np.asarray(scan.dataobj)[30:42, 40:50, 20:36]
+    if times:
+        values = np.stack([values + t for t in range(times)], -1)
+    else:
+        (folder / "in.json").write_text('{"SliceThickness": 0.7}')
+    nib.save(nib.Nifti1Image(values, scan.affine), folder / "in.nii.gz")
+    return folder / "in.nii.gz"
+
+
+def _network_3d() -> SRNetwork:
+    torch.manual_seed(0)
+    network = build_network("edsr", ndim=3, in_channels=1, scale=2, features=4, blocks=1).eval()
+    for parameter in network.tail.parameters():  # type: ignore[union-attr]
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+@pytest.mark.parametrize(("name", "times"), [("x.nii.gz", 2), ("x.nii", 0), ("x.img.gz", 0)])
+def test_workers_write_their_own_planes_of_a_nifti_file(
+    name: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sciSR.io.gzipped.PIECE", 3001)
+    monkeypatch.setattr("sciSR.io.nifti._SHARED_PLANES", 8)
+    volume = sciSR.open_raster(_head_scan(tmp_path, times))
+    result = sciSR.upscale(volume, _network_3d(), workers=1, precision="float32", tile=4)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "cluster").mkdir()
+    alone = sciSR.save_raster(result, tmp_path / "alone" / name)
+    target = tmp_path / "cluster" / name
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        if 0 < done < total:
+            raise KeyboardInterrupt
+
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        with pytest.raises(KeyboardInterrupt):
+            save_on_cluster(result, target, client, progress=stop)
+        assert list(target.parent.glob("x*")) == []
+        told.clear()
+        save_on_cluster(result, target, client, progress=lambda done, total: told.append((done, total)))
+    assert told[0][0] > 0
+    assert told[-1][0] == told[-1][1]
+    files = sorted(p.name for p in target.parent.iterdir())
+    assert files == sorted(p.name for p in alone.parent.iterdir())
+    assert ("x.json" in files) == (times == 0)
+    for file in files:
+        assert (target.parent / file).read_bytes() == (alone.parent / file).read_bytes(), file
+
+
+def test_voxels_without_a_value_are_told_of_on_a_cluster_too(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(300, 90, (8, 9, 10)).astype(np.float32)
+    values[3:5, 2, 2] = np.nan
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "in.nii")
+    result = sciSR.upscale(sciSR.open_raster(tmp_path / "in.nii"), _network_3d(), tile=8, precision="float32")
+    with (
+        distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client,
+        pytest.warns(MetadataWarning, match="voxels without a value are stored as 0, int16 has no NaN"),
+    ):
+        save_on_cluster(result, tmp_path / "out.nii.gz", client, dtype="int16")
+    with pytest.warns(MetadataWarning, match="stored as 0"):
+        alone = sciSR.save_raster(result, tmp_path / "alone.nii.gz", dtype="int16")
+    assert (tmp_path / "out.nii.gz").read_bytes() == alone.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_of_a_nifti_file(tmp_path: Path) -> None:
+    volume = sciSR.open_raster(_head_scan(tmp_path, 4))
+    result = sciSR.upscale(volume, _network_3d(), workers=1, precision="float32", tile=4)
+    alone = sciSR.save_raster(result, tmp_path / "alone.nii.gz")
+    target = tmp_path / "cluster.nii.gz"
+    killed = False
+
+    def kill_one(done: int, total: int) -> None:
+        nonlocal killed
+        if done and not killed:
+            killed = True
+            next(iter(cluster.workers.values())).process.process.kill()
+
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", processes=True
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        save_on_cluster(result, target, client, progress=kill_one)
+    assert killed
+    assert target.read_bytes() == alone.read_bytes()
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 

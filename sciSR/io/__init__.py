@@ -139,12 +139,7 @@ def save_raster(
     try:
         writer = adapter.create(raster, folder / target.name, **options)
         _pull(raster, writer, progress)
-        made = outputs(adapter, raster, target)
-        for final in made:
-            publish(folder / final.name, final)
-        for old in adapter.leftovers(target) if isinstance(adapter, WithLeftovers) else ():
-            if old not in made:
-                old.unlink(missing_ok=True)
+        publish_all(adapter, raster, folder, target)
     except OSError as error:
         raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
     finally:
@@ -181,6 +176,16 @@ def outputs(adapter: FormatAdapter, raster: Raster, path: Path) -> tuple[Path, .
     """Every file that saving ``raster`` at ``path`` makes: what lies beside it first, the file itself last."""
     beside = adapter.companions(raster, path) if isinstance(adapter, WithCompanions) else ()
     return (*beside, *adapter.files(path))
+
+
+def publish_all(adapter: FormatAdapter, raster: Raster, folder: Path, target: Path) -> None:
+    """Move everything that was made in ``folder`` to its place; what an older output left beside it goes."""
+    made = outputs(adapter, raster, target)
+    for final in made:
+        publish(folder / final.name, final)
+    for old in adapter.leftovers(target) if isinstance(adapter, WithLeftovers) else ():
+        if old not in made:
+            old.unlink(missing_ok=True)
 
 
 def publish(made: Path, final: Path) -> None:

@@ -114,12 +114,24 @@ class WithParts(Protocol):
 
 @runtime_checkable
 class WithSharedWriting(Protocol):
-    """A format into which several processes may write at once, each whole rows of its own."""
+    """A format into which several processes may write at once, each whole rows of its own.
+
+    ``begin`` in one process, then ``join`` in as many as there are, then ``complete`` in one; all rows may be written
+    again after a process died.
+    """
 
     def shared_rows(self, raster: Raster) -> int:
         """Rows along the first spatial axis that one process must write whole; the last ones may be fewer."""
         ...
 
+    def begin(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Start writing ``raster`` at the temporary ``path``: everything but the values is there."""
+        ...
+
     def join(self, raster: Raster, path: Path, **options: Any) -> Writer:
-        """A writer for some rows of what ``create`` has begun at ``path``; ``finish`` completes these rows."""
+        """A writer for some rows of what ``begin`` has begun at ``path``; ``finish`` completes these rows."""
+        ...
+
+    def complete(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Make the file whole once all rows are written."""
         ...

@@ -23,7 +23,20 @@ from numpy.typing import NDArray
 
 from sciSR.errors import FormatError
 
-__all__ = ["DAMAGED", "GzipSink", "GzipSlabs", "PlainSink", "Sink", "ZlibSink", "is_gzip", "open_decompressed"]
+__all__ = [
+    "DAMAGED",
+    "END",
+    "FRAME",
+    "PIECE",
+    "GzipSink",
+    "GzipSlabs",
+    "PlainSink",
+    "Sink",
+    "ZlibSink",
+    "deflated",
+    "is_gzip",
+    "open_decompressed",
+]
 
 PIECE = 2**22
 """Bytes that are deflated together; larger gains no ratio, smaller loses some."""
@@ -39,7 +52,11 @@ DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, isal_zlib.IsalError) 
 
 _LEVEL = 1  # of isal, 0 (fastest) to 3; 2 and 3 gain 2 % and lose 15 % of the speed on CT
 
-_FRAME = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no flags, mtime 0, fastest, unknown system (RFC 1952)
+FRAME = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+"""The head of a gzip member: deflate, no flags, mtime 0, fastest, unknown system (RFC 1952)."""
+
+END = b"\x03\x00"
+"""An empty final block with fixed codes (RFC 1951)."""
 
 
 class Sink(Protocol):
@@ -120,7 +137,7 @@ class _DeflateSink:
         if self._pending:
             self._submit()
         self._drain(0)
-        self._file.write(b"\x03\x00")  # an empty final block with fixed codes
+        self._file.write(END)
         self._file.write(self._tail())
         self._file.close()
         self._pool.shutdown()
@@ -142,7 +159,7 @@ class _DeflateSink:
         self._pending.clear()
         self._check = self._update(piece)
         self._size += len(piece)
-        self._queue.append(self._pool.submit(_deflate, piece))
+        self._queue.append(self._pool.submit(deflated, piece))
 
     def _drain(self, left: int) -> None:
         """Write finished pieces in order until at most ``left`` are under way."""
@@ -153,7 +170,7 @@ class _DeflateSink:
 class GzipSink(_DeflateSink):
     """A gzip file (RFC 1952) of one member, deflated by a pool of threads; holds no time and no name."""
 
-    _head = _FRAME
+    _head = FRAME
     _first_check = 0
 
     def _update(self, data: bytes) -> int:
@@ -176,7 +193,7 @@ class ZlibSink(_DeflateSink):
         return struct.pack(">I", self._check)
 
 
-def _deflate(data: bytes) -> bytes:
+def deflated(data: bytes) -> bytes:
     """The piece deflated, ending on a byte."""
     machine = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15)
     return machine.compress(data) + machine.flush(isal_zlib.Z_FULL_FLUSH)

@@ -7,9 +7,10 @@ Coordinates are kept in millimetres, whatever unit the file is in, and written b
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sciSR.io.nifti_geometry import locate, with_spacing
 from sciSR.io.nifti_header import Header, decode_encoding, partner, read_header
 from sciSR.io.nifti_write import (
     comment,
+    header_bytes,
     header_of,
     nifti_writer,
     output_fields,
@@ -32,13 +34,16 @@ from sciSR.io.nifti_write import (
     stored_form,
     time_axis,
     version_for,
+    write_header,
 )
 from sciSR.io.planes import MappedPlanes, StoredSource
+from sciSR.io.shared_slabs import SharedSlabWriter, begin_slabs, complete_slabs
 from sciSR.io.volumes import check_input_safe, check_options, check_volume
 from sciSR.raster import Channel, Metadata, Raster
 
 __all__ = ["NiftiAdapter"]
 
+_SHARED_PLANES = 64
 _LABEL_INTENTS = (1002, 1003)  # NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME
 
 
@@ -95,28 +100,84 @@ class NiftiAdapter:
 
     def create(self, raster: Raster, path: Path, **options: Any) -> Writer:
         """Start the file: its header is written at once."""
-        version = version_for(raster, options.get("version"))
-        encoding = stored_form(raster, options.get("dtype"), version)
-        fields, notes = output_fields(raster, encoding, version)
-        for note in notes:
+        plan = _planned(raster, path, options)
+        for note in plan.notes:
             warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
-        head, sidecar = header_of(raster), _sidecar(raster)
-        extensions = () if head is None else head.extensions
-        provenance = stable(raster.provenance)
-        beside = {}
-        if sidecar is not None:
-            beside[sidecar_path(path)] = to_json(_carried(sidecar, raster, provenance))
-        elif provenance:
-            extensions = (*extensions, comment(json.dumps(provenance, ensure_ascii=False)))
         return nifti_writer(
             raster,
             path,
-            fields=fields,
-            extensions=extensions,
-            encoding=encoding,
-            beside=beside,
+            head=plan.head,
+            encoding=plan.encoding,
+            beside=plan.beside,
             threads=options.get("threads"),
         )
+
+    def shared_rows(self, raster: Raster) -> int:
+        """Planes of one task: so many that a network's lead-in is a small share of them."""
+        return _SHARED_PLANES
+
+    def begin(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Start a file for several processes, with its header and what lies beside it."""
+        plan = _planned(raster, path, options)
+        for note in plan.notes:
+            warnings.warn(f"{raster.name}: {note}", MetadataWarning, stacklevel=3)
+        header_path, data_path = (Path(p) for p in partner(str(path)))
+        write_header(header_path, data_path, plan.head)
+        begin_slabs(data_path, plan.head if header_path == data_path else b"", _value_bytes(raster, plan.encoding))
+        for file, text in plan.beside.items():
+            file.write_text(text, encoding="utf-8")
+
+    def join(self, raster: Raster, path: Path, **options: Any) -> Writer:
+        """A writer for some planes of a file that is begun."""
+        plan = _planned(raster, path, options)
+        return SharedSlabWriter(raster, plan.encoding, Path(partner(str(path))[1]), plan.start)
+
+    def complete(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Put the file together."""
+        plan = _planned(raster, path, options)
+        size = plan.start + _value_bytes(raster, plan.encoding)
+        complete_slabs(Path(partner(str(path))[1]), size, raster.name, plan.encoding)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an output will hold beside its values.
+
+    Attributes:
+        head: header and extensions.
+        start: bytes before the values in their file.
+        encoding: how values are stored.
+        beside: text files to write with it, such as a sidecar.
+        notes: what could not be kept.
+    """
+
+    head: bytes
+    start: int
+    encoding: Encoding
+    beside: dict[Path, str]
+    notes: list[str]
+
+
+def _planned(raster: Raster, path: Path, options: dict[str, Any]) -> _Plan:
+    version = version_for(raster, options.get("version"))
+    encoding = stored_form(raster, options.get("dtype"), version)
+    fields, notes = output_fields(raster, encoding, version)
+    head, sidecar = header_of(raster), _sidecar(raster)
+    extensions = () if head is None else head.extensions
+    provenance = stable(raster.provenance)
+    beside = {}
+    if sidecar is not None:
+        beside[sidecar_path(path)] = to_json(_carried(sidecar, raster, provenance))
+    elif provenance:
+        extensions = (*extensions, comment(json.dumps(provenance, ensure_ascii=False)))
+    header_path, data_path = partner(str(path))
+    single = header_path == data_path
+    content = header_bytes(fields, extensions, single)
+    return _Plan(content, len(content) if single else 0, encoding, beside, notes)
+
+
+def _value_bytes(raster: Raster, encoding: Encoding) -> int:
+    return math.prod(raster.shape) * np.dtype(encoding.dtype).itemsize
 
 
 def _opened(

@@ -132,8 +132,7 @@ def nifti_writer(
     raster: Raster,
     path: Path,
     *,
-    fields: Fields,
-    extensions: tuple[Extension, ...],
+    head: bytes,
     encoding: Encoding,
     beside: Mapping[Path, str],
     threads: int | None = None,
@@ -143,28 +142,30 @@ def nifti_writer(
     Args:
         raster: what is written.
         path: the temporary path; its name says whether it is compressed and whether a pair.
-        fields: the header record.
-        extensions: header extensions.
+        head: header and extensions, as :func:`header_bytes` gives them.
         encoding: the stored form.
         beside: text files to write with it, such as a sidecar.
         threads: how many deflate.
     """
     header_path, data_path = (Path(p) for p in partner(str(path)))
-    single = header_path == data_path
-    head = header_bytes(fields, extensions, single)
     sink = _sink(data_path, threads)
-    if single:
+    if header_path == data_path:
         sink.write(head)
-    else:
-        separate = _sink(header_path, 1)
-        separate.write(head)
-        separate.close()
+    write_header(header_path, data_path, head)
 
     def write_beside() -> None:
         for file, text in beside.items():
             file.write_text(text, encoding="utf-8")
 
     return SlabWriter(raster, encoding, sink, write_beside)
+
+
+def write_header(header_path: Path, data_path: Path, head: bytes) -> None:
+    """Write the header of a pair; that of a single file goes before its values."""
+    if header_path != data_path:
+        sink = _sink(header_path, 1)
+        sink.write(head)
+        sink.close()
 
 
 def _sink(path: Path, threads: int | None) -> Sink:

@@ -14,7 +14,7 @@ from sciSR.io.gzipped import Sink
 from sciSR.io.planes import slab_length
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["SlabWriter"]
+__all__ = ["SlabWriter", "holes_lost", "stored_bytes"]
 
 
 class SlabWriter:
@@ -48,10 +48,8 @@ class SlabWriter:
         if at != self._next or block.values.shape[-2:] != self._shape[-2:]:
             raise RunError(f"{self._name}: a slab came out of order at {starts}; this is a defect of the source")
         self._mention_holes(block)
-        stored = self._encoding.encode(block.values, block.valid)
-        stored = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
-        self._sink.write(np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data)
-        self._next += stored.size
+        self._sink.write(stored_bytes(self._encoding, block))
+        self._next += block.values.size
 
     def finish(self) -> None:
         """Complete the file and write what lies beside it."""
@@ -66,8 +64,7 @@ class SlabWriter:
 
     def _mention_holes(self, block: Block) -> None:
         """Warn once if voxels without a value go into a type that has no NaN and no nodata."""
-        lost = block.valid is not None and not block.valid.all() and np.dtype(self._encoding.dtype).kind in "iu"
-        if lost and self._encoding.nodata[0] is None and not self._warned:
+        if not self._warned and holes_lost(self._encoding, block):
             self._warned = True
             kept = f"{self._name}: voxels without a value are stored as {self._encoding.offset[0]:g}"
             warnings.warn(
@@ -75,3 +72,16 @@ class SlabWriter:
                 MetadataWarning,
                 stacklevel=4,
             )
+
+
+def stored_bytes(encoding: Encoding, block: Block) -> memoryview:
+    """The stored values of a block in C order, little endian."""
+    stored = encoding.encode(block.values, block.valid)
+    stored = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
+    return np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data
+
+
+def holes_lost(encoding: Encoding, block: Block) -> bool:
+    """Whether the block has voxels without a value, and the stored form nothing to say so."""
+    holes = block.valid is not None and not block.valid.all()
+    return holes and np.dtype(encoding.dtype).kind in "iu" and encoding.nodata[0] is None

@@ -113,6 +113,13 @@ class ZarrAdapter:
         """Rows of one row of chunks."""
         return _chunks(raster)[len(raster.leading)]
 
+    def begin(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Start a store for several processes."""
+        self.create(raster, path, **options)
+
+    def complete(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Nothing is left to do."""
+
     def join(self, raster: Raster, path: Path, **options: Any) -> ZarrWriter:
         """A writer for some rows of chunks of a store that is begun."""
         import zarr
