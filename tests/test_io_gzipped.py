@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
+import subprocess
 import sys
 import threading
 import zlib
@@ -9,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from sciSR.errors import FormatError
+from sciSR.io import save_raster
 from sciSR.io.gzipped import PIECE, GzipSink, GzipSlabs, PlainSink, is_gzip, open_decompressed
+from sciSR.raster import Raster
 
 RNG = np.random.default_rng(3)
 
@@ -35,6 +40,18 @@ def test_what_goes_in_comes_out_in_one_member(tmp_path: Path, size: int, threads
     assert machine.unused_data == b""
     assert raw[3:8] == bytes(5)
     assert struct.unpack("<I", raw[-4:])[0] == size
+
+
+def test_other_readers_take_a_volume_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciSR.io.gzipped.PIECE", 5000)
+    values = RNG.normal(100, 30, (20, 30, 40)).astype(np.int16)
+    path = save_raster(Raster.from_array(values, affine=np.eye(4), axes="zyx"), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj).T, values)
+    itk = pytest.importorskip("SimpleITK")
+    np.testing.assert_array_equal(itk.GetArrayFromImage(itk.ReadImage(str(path))), values)
+    if shutil.which("gzip"):
+        told = subprocess.run(["gzip", "-t", "-v", path], capture_output=True, text=True, check=True)
+        assert "OK" in told.stdout + told.stderr
 
 
 def test_a_failing_disk_stops_the_threads(tmp_path: Path) -> None:
