@@ -152,6 +152,19 @@ def test_odd_fields_are_named(plain: Path) -> None:
     odd(patch(plain, BITPIX, struct.pack("<h", 8)), "bitpix says 8, datatype 4 has 16; the datatype was used")
 
 
+@pytest.mark.parametrize(("said", "meant"), [(-0.3, -1), (7.0, 1), (np.nan, 1)])
+def test_a_handedness_that_is_no_sign_is_named_and_written_as_one(tmp_path: Path, said: float, meant: int) -> None:
+    path = make(tmp_path / "a.nii", VALUES, codes=(1, 0))
+    right = make(tmp_path / "right.nii", VALUES, codes=(1, 0))
+    patch(path, 76, struct.pack("<f", said))
+    patch(right, 76, struct.pack("<f", meant))
+    raster = odd(path, "neither 1 nor -1; read as")
+    assert raster.grid == open_raster(right).grid
+    out = nib.load(save_raster(raster, tmp_path / "b.nii"))
+    assert float(out.header["pixdim"][0]) == meant
+    np.testing.assert_array_equal(out.get_qform(), nib.load(right).get_qform())
+
+
 def test_an_offset_inside_the_header_is_named(plain: Path) -> None:
     raster = odd(patch(plain, OFFSET, struct.pack("<f", 348)), "vox_offset 348 lies inside the header; 352 was used")
     assert np.array_equal(raster.read().values, VALUES.T)

@@ -80,6 +80,7 @@ def locate(fields: Fields, shape: tuple[int, ...], to_mm: float, name: str, note
         notes.append(f"pixdim {_triple(pixdim[1:4])} is negative; its absolute value was used")
         pixdim[1:4] = np.abs(pixdim[1:4])
     qcode, scode = int(fields["qform_code"]), int(fields["sform_code"])
+    _repair_hand(pixdim, qcode, notes)
     used = "sform" if scode > 0 else "qform" if qcode > 0 else "pixdim"
     affine = _usable(used, fields, name)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -92,6 +93,16 @@ def locate(fields: Fields, shape: tuple[int, ...], to_mm: float, name: str, note
     except GeometryError as error:
         raise GeometryError(f"{name}: {used}: {error}") from error
     return grid, used
+
+
+def _repair_hand(pixdim: NDArray[Any], qcode: int, notes: list[str]) -> None:
+    """Make pixdim[0] say by 1 or -1 what its sign says (nifti1.h, METHOD 2); some readers ask for no less."""
+    said = float(pixdim[0])
+    if said in (-1, 0, 1):
+        return
+    pixdim[0] = -1 if said < 0 else 1
+    if qcode > 0:
+        notes.append(f"pixdim[0] is {said:g}, neither 1 nor -1; read as {pixdim[0]:g}, by its sign")
 
 
 def _usable(used: str, fields: Fields, name: str) -> Matrix:
