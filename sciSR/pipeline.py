@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -15,9 +15,24 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def read_ahead(keys: Iterable[K], load: Callable[[K], V], depth: int = 2) -> Iterator[tuple[K, V]]:
-    """``(key, load(key))`` in order, the next ``depth`` being loaded by one thread meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
+def read_ahead(
+    keys: Iterable[K],
+    load: Callable[[K], V],
+    depth: int = 2,
+    *,
+    workers: int = 1,
+    begin: Callable[[], None] | None = None,
+) -> Generator[tuple[K, V], None, None]:
+    """``(key, load(key))`` in order, the next ``depth`` being loaded meanwhile.
+
+    Args:
+        keys: of what to load.
+        load: called in a thread.
+        depth: how many are under way beside the one that is given.
+        workers: threads that load.
+        begin: called once in each of them.
+    """
+    with ThreadPoolExecutor(workers, initializer=begin) as pool:
         under_way: deque[tuple[K, Future[V]]] = deque()
         try:
             for key in keys:

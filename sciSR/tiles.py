@@ -8,10 +8,10 @@ depend on the plan alone.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -26,6 +26,7 @@ from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
 from sciSR.normalization import IntensityMap
 from sciSR.openvino_backend import OpenVinoRunner
+from sciSR.pipeline import read_ahead
 from sciSR.raster import Block, Raster, Window, gathered
 from sciSR.tiling import Tile, TilePlan
 
@@ -233,24 +234,16 @@ class UpscaledSource:
     def _run(self, work: Iterable[tuple[int | None, Tile]]) -> Iterator[tuple[Window, Block]]:
         """The blocks of these tiles, in order."""
         threads = torch.get_num_threads()
-        with ThreadPoolExecutor(self.workers, initializer=_use_threads, initargs=(self._share(threads),)) as pool:
-            under_way: deque[tuple[Window, Future[Block]]] = deque()
-            try:
-                for time, tile in work:
-                    under_way.append((self._window(tile, time), pool.submit(self.job.run, tile, time)))
-                    if len(under_way) > self.workers + 1:
-                        window, future = under_way.popleft()
-                        yield window, future.result()
-                while under_way:
-                    window, future = under_way.popleft()
-                    yield window, future.result()
-            finally:
-                for _, future in under_way:
-                    future.cancel()
-                torch.set_num_threads(threads)
-
-    def _share(self, threads: int) -> int:
-        return max(1, threads // self.workers)
+        share = partial(torch.set_num_threads, max(1, threads // self.workers))
+        blocks = read_ahead(
+            work, lambda key: self.job.run(key[1], key[0]), self.workers + 1, workers=self.workers, begin=share
+        )
+        try:
+            for (time, tile), block in blocks:
+                yield self._window(tile, time), block
+        finally:
+            blocks.close()
+            torch.set_num_threads(threads)
 
     def _tile(self, tile: Tile, time: int | None) -> Block:
         key = (time, tuple(p.start for p in tile.core))
@@ -288,10 +281,6 @@ def fitting_plan(job: TileJob) -> TilePlan:
             plan = replace(plan, tile=smaller)
         else:
             return plan
-
-
-def _use_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
 
 
 def worker_count(device: torch.device, plan: TilePlan) -> int:

@@ -12,6 +12,23 @@ def test_read_ahead_keeps_order_and_pairs() -> None:
     assert list(read_ahead(range(20), lambda k: k * k)) == [(k, k * k) for k in range(20)]
 
 
+def test_several_threads_read_ahead_in_order_and_no_farther_than_asked() -> None:
+    begun: list[int] = []
+    seen: list[int] = []
+
+    def keys() -> Iterator[int]:
+        for k in range(20):
+            seen.append(k)
+            yield k
+
+    flow = read_ahead(keys(), lambda k: k * k, depth=3, workers=2, begin=lambda: begun.append(threading.get_ident()))
+    for k in range(20):
+        assert next(flow) == (k, k * k)
+        assert len(seen) <= k + 4
+    assert list(flow) == []
+    assert len(set(begun)) == len(begun) <= 2
+
+
 def test_background_gives_the_same_items() -> None:
     assert list(in_background(iter(range(50)))) == list(range(50))
 
