@@ -168,12 +168,16 @@ def _run(commands: Any) -> None:
     _cluster_option(parser)
 
 
-def _upscale(commands: Any) -> None:
-    parser = _command(commands, "upscale", "upscale", "refine files: IN… -> OUT")
+def _in_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="+", metavar="IN", help="files, addresses or patterns")
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="a file, or a folder (many inputs: always)"
     )
+
+
+def _upscale(commands: Any) -> None:
+    parser = _command(commands, "upscale", "upscale", "refine files: IN… -> OUT")
+    _in_and_out(parser)
     parser.add_argument(
         "-m", "--model", required=True, metavar="NAME|FILE", dest="network",
         help="shipped weights (scisr models), a checkpoint, or nearest, linear, cubic, lanczos, ibp",
@@ -199,10 +203,7 @@ def _upscale(commands: Any) -> None:
 
 def _degrade(commands: Any) -> None:
     parser = _command(commands, "degrade", "degrade", "coarsen files as a sensor would have seen them")
-    parser.add_argument("input", nargs="+", metavar="IN", help="files, addresses or patterns")
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="a file, or a folder (many inputs: always)"
-    )
+    _in_and_out(parser)
     parser.add_argument("--scale", required=True, help="how many times coarser: everywhere (2), or by name (z=4)")
     parser.add_argument("--sensor", required=True, metavar="NAME|FILE", help="a file of configs/sensors, or a path")
     parser.add_argument("--seed", type=int, default=_GIVEN, help="seed of the noise (default 0)")

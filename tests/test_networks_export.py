@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,30 +14,9 @@ from sciSR.networks.checkpoint import load_checkpoint, save_checkpoint
 from sciSR.networks.export import export_onnx
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
+from tests.network_cases import TINY
 
 onnxruntime = pytest.importorskip("onnxruntime")
-
-TINY: dict[str, dict[str, Any]] = {
-    "carn": {"features": 4, "groups": 2},
-    "drrn": {"features": 4, "units": 2},
-    "edsr": {"features": 4, "blocks": 1},
-    "encoder_decoder": {"features": 3, "depth": 2},
-    "espcn": {"features": (5, 4)},
-    "fsrcnn": {"features": 6, "shrink": 3, "layers": 1},
-    "imdn": {"features": 8, "blocks": 1, "reduction": 4},
-    "mdcsrn": {"growth": 2, "blocks": 2, "units": 2},
-    "mobile": {"features": 4, "blocks": 1},
-    "msrresnet": {"features": 4, "blocks": 1},
-    "rcan": {"features": 4, "groups": 1, "blocks": 1, "reduction": 2},
-    "rdn": {"features": 4, "growth": 3, "blocks": 2, "layers": 2},
-    "rrdbnet": {"features": 4, "growth": 2, "blocks": 1},
-    "srcnn": {"features": (5, 4)},
-    "srresnet": {"features": 4, "blocks": 1},
-    "srvgg": {"features": 4, "layers": 2},
-    "swinir": {"features": 4, "depths": (2,), "heads": 2, "window": 4},
-    "unet": {"features": 3, "depth": 2},
-    "vdsr": {"features": 4, "layers": 4},
-}
 
 
 def awake(family: str, ndim: int, scale: object) -> SRNetwork:

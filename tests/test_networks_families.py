@@ -15,28 +15,8 @@ from sciSR.networks.receptive import measure_receptive_radius
 from sciSR.networks.spec import SRNetwork
 from sciSR.resampling import upsample
 from sciSR.tiling import TilePlan
+from tests.network_cases import TINY
 
-TINY: dict[str, dict[str, Any]] = {
-    "carn": {"features": 4, "groups": 2},
-    "drrn": {"features": 4, "units": 2},
-    "edsr": {"features": 4, "blocks": 1},
-    "encoder_decoder": {"features": 3, "depth": 2},
-    "espcn": {"features": (5, 4)},
-    "fsrcnn": {"features": 6, "shrink": 3, "layers": 1},
-    "imdn": {"features": 8, "blocks": 1, "reduction": 4},
-    "mdcsrn": {"growth": 2, "blocks": 2, "units": 2},
-    "mobile": {"features": 4, "blocks": 1},
-    "msrresnet": {"features": 4, "blocks": 1},
-    "rcan": {"features": 4, "groups": 1, "blocks": 1, "reduction": 2},
-    "rdn": {"features": 4, "growth": 3, "blocks": 2, "layers": 2},
-    "rrdbnet": {"features": 4, "growth": 2, "blocks": 1},
-    "srcnn": {"features": (5, 4)},
-    "srresnet": {"features": 4, "blocks": 1},
-    "srvgg": {"features": 4, "layers": 2},
-    "swinir": {"features": 4, "depths": (2,), "heads": 2, "window": 4},
-    "unet": {"features": 3, "depth": 2},
-    "vdsr": {"features": 4, "layers": 4},
-}
 CASES = [(family, 2, (2, 3)) for family in TINY] + [(family, 3, (2, 1, 1)) for family in TINY]
 POOLED = ("imdn", "rcan")
 each_case = pytest.mark.parametrize(("family", "ndim", "scale"), CASES)

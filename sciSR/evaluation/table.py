@@ -7,7 +7,7 @@ Rows of one subject each; over several subjects the table tells means with boots
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 
 from sciSR.errors import InputError
 
-__all__ = ["COLUMNS", "Column", "Interval", "Score", "ScoreTable"]
+__all__ = ["COLUMNS", "Column", "Interval", "Score", "ScoreTable", "plain_text"]
 
 
 class Column(NamedTuple):
@@ -289,7 +289,7 @@ class ScoreTable:
         return min(6, max(0, 3 - math.floor(math.log10(largest))))
 
     def _footer(self) -> list[str]:
-        told = [f"{key}: {_plain(value)}" for key, value in self.settings.items() if key != "per_subject"]
+        told = [f"{key}: {plain_text(value)}" for key, value in self.settings.items() if key != "per_subject"]
         return [*told, *self.notes]
 
 
@@ -316,11 +316,17 @@ def _spread(interval: Interval | None, column: Column, digits: int) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """A value of a setting or a record in words.
+
+    Example:
+        >>> plain_text({"z": 4.0, "y": [1, 2.5]})
+        'z=4, y=1, 2.5'
+    """
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_plain(part)}" for key, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(part) for part in value)
+        return ", ".join(f"{key}={plain_text(part)}" for key, part in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(plain_text(part) for part in value)
     return str(value)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from sciSR.evaluation import COLUMNS, ScoreTable
+from sciSR.evaluation.table import plain_text
 from sciSR.files import whole_file
 from sciSR.grid import RAS_MM
 from sciSR.raster import Raster
@@ -115,7 +116,9 @@ def _scores(table: ScoreTable) -> str:
             chosen = i >= labels and (row, table.metrics[i - labels]) in best
             lines.append(_cell("td", cell, i >= labels, chosen))
         lines.append("</tr>")
-    notes = [f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.settings.items()] + list(table.notes)
+    notes = [f"{key.replace('_', ' ')}: {plain_text(value)}" for key, value in table.settings.items()] + list(
+        table.notes
+    )
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<div class="wide"><table>{"".join(lines)}</tbody></table></div><ul>{listed}</ul>'
 
@@ -187,16 +190,6 @@ def _nested(values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         if value is None or value == {} or value == []:
             continue
-        shown = _nested(value) if isinstance(value, Mapping) else f"<code>{escape(_plain(value))}</code>"
+        shown = _nested(value) if isinstance(value, Mapping) else f"<code>{escape(plain_text(value))}</code>"
         rows.append(f"<tr><th>{escape(str(key))}</th><td>{shown}</td></tr>")
     return f"<table><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_plain(part)}" for key, part in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_plain(part) for part in value)
-    return str(value)
