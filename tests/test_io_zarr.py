@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,12 +244,16 @@ def test_another_type_can_be_asked_for(tmp_path: Path) -> None:
     np.testing.assert_allclose(again.read().values, raster.read().values, rtol=1e-6)
 
 
-def test_a_store_that_xarray_made_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.filterwarnings("error:.*consolidated:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+def test_a_store_that_xarray_made_is_read(tmp_path: Path, version: Any, consolidated: bool) -> None:
     values = values_of((5, 6), "int16")
     array = xarray.DataArray(
         values, dims=("lat", "lon"), coords={"lat": 50 - 0.5 * np.arange(5), "lon": 5 + 0.25 * np.arange(6)}
     )
-    array.to_dataset(name="height").to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    array.to_dataset(name="height").to_zarr(tmp_path / "a.zarr", zarr_format=version, consolidated=consolidated)
     raster = open_raster(tmp_path / "a.zarr")
     np.testing.assert_array_equal(raster.read().values[0], values)
     assert raster.grid.bounds == (4.875, 47.75, 6.375, 50.25)

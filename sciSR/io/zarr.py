@@ -200,11 +200,22 @@ def _opened(path: str) -> Any:
     _require()
     import xarray
 
+    options: dict[str, Any] = (
+        {"consolidated": False} if _scattered(Path(path)) else {}
+    )  # xarray warns where it has to find that out
     try:
-        return xarray.open_zarr(path, chunks={}, mask_and_scale=False, decode_times=False)
+        return xarray.open_zarr(path, chunks={}, mask_and_scale=False, decode_times=False, **options)
     except (OSError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"{path}: not a Zarr store that xarray can open: {reason}") from error
+
+
+def _scattered(store: Path) -> bool:
+    """Whether a local store has no file with all of its metadata (formats 2 and 3)."""
+    if not store.is_dir() or (store / ".zmetadata").exists():
+        return False
+    group = store / "zarr.json"
+    return not (group.is_file() and b"consolidated_metadata" in group.read_bytes())
 
 
 def _chosen(dataset: Any, variable: str | None, path: str) -> Any:
