@@ -7,6 +7,7 @@ rounding scales with the detail and not with the image.
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 import queue
 import threading
@@ -30,6 +31,7 @@ __all__ = [
     "RunnerPool",
     "core_count",
     "frozen",
+    "give_back_memory",
     "has_fast_bfloat16",
     "pick_device",
     "pick_devices",
@@ -67,6 +69,15 @@ def pick_device(device: str) -> torch.device:
 def core_count() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def give_back_memory() -> None:
+    """Hand freed memory back to the system, which glibc keeps for later otherwise; elsewhere nothing happens."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    trim(0)
 
 
 def pick_devices(device: str) -> list[torch.device]:

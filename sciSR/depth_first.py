@@ -11,6 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from sciSR.row_ops import (
     PaddedRows,
     Pointwise,
     RowOp,
+    SummedRows,
     TransposedRows,
     UpsampledRows,
 )
@@ -119,8 +121,16 @@ class RowStream:
             if isinstance(op, FilterRows):
                 op.buffers = shared
         self._inputs = [inputs for inputs, _ in program.nodes]
+        for number, op in enumerate(self._ops):
+            if isinstance(op, AddedRows):
+                op.keeper = self._keeper(self._inputs[number][1], number)
         uses = [i for inputs in self._inputs for i in inputs]
         self._last_use = {value: max(n for n, inputs in enumerate(self._inputs) if value in inputs) for value in uses}
+
+    def _keeper(self, value: int, before: int) -> FilterRows | None:
+        """The operation, of those before another, that keeps the last rows of a value."""
+        keepers = (op for op, inputs in zip(self._ops[:before], self._inputs, strict=False) if inputs == (value,))
+        return next((op for op in keepers if isinstance(op, FilterRows)), None)
 
     def feed(self, x: Tensor, *, last: bool) -> Iterator[Tensor]:
         """Refined rows as they get ready after the rows ``x`` ``(b, c, rows, …)``, in some portions or none.
@@ -232,6 +242,9 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
             elif own := _own_input(node, modules):
                 inputs, make = [own, *(i for i in inputs if i is not own)], AddedRows
             nodes.append((tuple(number[i] for i in inputs), make))
+            if node in filters and (planes := filters[node].planes) > 1:
+                nodes.append(((len(nodes),), partial(SummedRows, planes)))
+                widths.append(0)  # never wider than what it sums
             number[node], width[node] = len(nodes), _width(node, width, modules)
             widths.append(width[node])
     unit = math.lcm(*(filtered.filters.tile[0] for filtered in filters.values()))
@@ -246,6 +259,11 @@ class _Filtered:
 
     filters: Filter
     taken_along: tuple[fx.Node, ...]
+
+    @property
+    def planes(self) -> int:
+        """Of which the filter leaves the sum to be made."""
+        return self.filters.planes if isinstance(self.filters, FewFilter) else 1
 
     def make(self) -> RowOp:
         return FilterRows(self.filters)

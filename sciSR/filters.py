@@ -178,6 +178,10 @@ class TileFilter(Filter):
 class FewFilter(Filter):
     """A convolution of any odd kernel from many channels into a few.
 
+    Attributes:
+        planes: along z, of which each is filtered for itself: results are ``(plane of weights, channel)`` and are yet
+            to be summed up over the planes. 1: results are final.
+
     Args:
         module: one that :func:`is_few`.
     """
@@ -185,13 +189,19 @@ class FewFilter(Filter):
     def __init__(self, module: AnyConv) -> None:
         from sciSR.filter_code import to_few
 
-        kernel = _three(module.kernel_size)
+        kernel, channels = _three(module.kernel_size), int(module.out_channels)
+        weights = module.weight.detach().movedim(1, -1).movedim(0, -2)
+        bias = torch.zeros(channels) if module.bias is None else module.bias.detach()
+        self.planes = kernel[0] if kernel[0] * channels <= _FEW else 1
         self.margins = tuple(int(p) for p in module.padding)
-        self.tile = self.fine = (1,) * len(kernel[-len(module.kernel_size) :])
-        self.results = int(module.out_channels)
+        if self.planes > 1:
+            kernel, self.margins = (1, *kernel[1:]), (0, *self.margins[1:])
+            weights = weights.movedim(0, -3).flatten(-3, -2)
+            bias = torch.zeros(self.planes, channels).index_fill_(0, torch.tensor(self.planes // 2), 1.0) * bias
+        self.tile = self.fine = (1,) * len(module.kernel_size)
+        self.results = channels * self.planes
         self._code = to_few(int(module.in_channels), self.results, kernel)
-        self._weights = module.weight.detach().movedim(1, -1).movedim(0, -2).contiguous()
-        self._bias = torch.zeros(self.results) if module.bias is None else module.bias.detach().clone()
+        self._weights, self._bias = weights.contiguous(), bias.flatten().clone()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """As every filter's."""

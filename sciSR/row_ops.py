@@ -30,6 +30,7 @@ __all__ = [
     "PaddedRows",
     "Pointwise",
     "RowOp",
+    "SummedRows",
     "TransposedRows",
     "UpsampledRows",
     "joined",
@@ -228,16 +229,29 @@ class FilterRows(RowOp):
         if count <= 0:
             self._kept = torch.cat(parts, 1)
             return None
+        fine = self._filter.fine
+        size = (n * f for n, f in zip((count, *self._across), fine, strict=True))
+        out = self.buffers.take((parts[0].shape[0], *size, self._filter.results))
+        if self._margin == 0:
+            del new
+            for row in range(count):  # a row at a time needs little room
+                self._fill(self._laid_out([parts[0][:, row : row + 1]], 1), out[:, row : row + 1])
+            return out.movedim(-1, 1)
         work = self._laid_out(parts, -(-count // self._tall) * self._tall + 2 * self._margin)
         del new, parts  # large rows need not outlive their copy
         self._kept = None if last else work[self._inside(count, self._above + held - count)].clone()
         self._above = 0
-        fine = self._filter.fine
-        size = (n * f for n, f in zip((count, *self._across), fine, strict=True))
-        out = self.buffers.take((work.shape[0], *size, self._filter.results))
+        self._fill(work, out)
+        return out.movedim(-1, 1)
+
+    @property
+    def kept(self) -> Tensor | None:
+        """The last rows that came, as many as are still needed; None where zeros beyond the edge are among them."""
+        return None if self._kept is None or self._margin != 1 else self._kept.movedim(-1, 1)
+
+    def _fill(self, work: Tensor, out: Tensor) -> None:
         for source, target in zip(work, out, strict=True):
             self._filter(source, target)
-        return out.movedim(-1, 1)
 
     def _inside(self, start: int, rows: int) -> tuple[slice, ...]:
         """Where so many rows lie in the work space, without its margins."""
@@ -264,10 +278,49 @@ class FilterRows(RowOp):
         return work
 
 
+class SummedRows(RowOp):
+    """A convolution along the rows, once each row is multiplied with all its weights: the products, moved and summed.
+
+    Args:
+        depth: weights along the rows.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._kept: Tensor | None = None
+        self._started = False
+
+    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
+        """As every operation's; takes ``(b, depth * c, rows, …)``."""
+        (new,) = inputs
+        if new is not None and not self._started:
+            new = torch.cat([torch.zeros_like(new.narrow(ROWS, 0, 1))] * (self._depth // 2) + [new], ROWS)
+            self._started = True
+        rows = joined(self._kept, new)
+        if rows is None:
+            return None
+        if last:
+            rows = torch.cat([rows] + [torch.zeros_like(rows.narrow(ROWS, 0, 1))] * (self._depth // 2), ROWS)
+        count = rows.shape[ROWS] - self._depth + 1
+        self._kept = rows if count <= 0 else _after(rows, count)
+        if count <= 0:
+            return None
+        parts = rows.chunk(self._depth, 1)
+        total = parts[0].narrow(ROWS, 0, count).clone()
+        for d, part in enumerate(parts[1:], 1):
+            total += part.narrow(ROWS, d, count)
+        return total
+
+
 class AddedRows(RowOp):
-    """The sum of two streams, in the memory of the first: its rows are nobody else's, and commonly come last."""
+    """The sum of two streams, in the memory of the first: its rows are nobody else's, and commonly come last.
+
+    Attributes:
+        keeper: an operation that takes the second stream too; where it keeps the rows that are left, they are shared.
+    """
 
     def __init__(self) -> None:
+        self.keeper: FilterRows | None = None
         self._own: Tensor | None = None
         self._other: list[Tensor] = []
 
@@ -289,11 +342,16 @@ class AddedRows(RowOp):
             part = self._other.pop(0)
             count = min(part.shape[ROWS], rows - at)
             ready.narrow(ROWS, at, count).add_(part.narrow(ROWS, 0, count))
-            rest = _after(part, count)
-            if rest is not None:
-                self._other.insert(0, rest)
+            if count < part.shape[ROWS]:
+                self._other.insert(0, self._rest(part, count))
             at += count
         return ready
+
+    def _rest(self, part: Tensor, count: int) -> Tensor:
+        """The rows of ``part`` after ``count``, in memory that holds no more than them."""
+        rest = part.narrow(ROWS, count, part.shape[ROWS] - count)
+        kept = None if self.keeper is None or self._other else self.keeper.kept
+        return kept if kept is not None and kept.shape == rest.shape else rest.clone()
 
 
 class TransposedRows(RowOp):

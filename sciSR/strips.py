@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciSR.backends import Runner
+from sciSR.backends import Runner, give_back_memory
 from sciSR.depth_first import RowProgram, RowStream, derive
 from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
@@ -99,7 +99,10 @@ class StripSource(UpscaledSource):
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, strip by strip."""
-        return in_background(self._strips([(step, 0) for step in range(len(self._passes))]))
+        try:
+            yield from in_background(self._strips([(step, 0) for step in range(len(self._passes))]))
+        finally:
+            give_back_memory()
 
     @property
     def parts(self) -> list[Window]:
@@ -129,6 +132,7 @@ class StripSource(UpscaledSource):
                 yield todo.popleft(), gathered(_inside(waiting, window), window)
                 waiting = [entry for entry in waiting if not _before(entry[0], window)]
             stream.close()  # type: ignore[attr-defined]
+            give_back_memory()
 
     @property
     def _passes(self) -> list[tuple[int | None, Window]]:
