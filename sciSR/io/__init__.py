@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sciSR.derived import whole_slabs
-from sciSR.errors import FormatError, MissingFileError, OutputExistsError, RunError
+from sciSR.errors import FormatError, MissingFileError, RunError
+from sciSR.files import check_free
 from sciSR.io.adapter import FormatAdapter, WithCompanions, WithLeftovers, Writer
 from sciSR.journal import Journal, journal_folder, journal_key, journalled
 from sciSR.raster import Raster
@@ -163,12 +164,8 @@ def check_target(raster: Raster, path: str | os.PathLike[str], *, overwrite: boo
     """Raise now what would make :func:`save_raster` fail later; writes nothing."""
     target = Path(path)
     adapter = adapter_for(target)
-    if not overwrite:
-        for file in outputs(adapter, raster, target):
-            if file.exists():
-                raise OutputExistsError(
-                    f"{file}: exists already; choose another name or allow overwriting (--overwrite)"
-                )
+    for file in outputs(adapter, raster, target):
+        check_free(file, overwrite)
     adapter.check(raster, target, **options)
 
 
