@@ -154,8 +154,22 @@ def _kernels() -> str:
                 lambda x=x, w=w: torch.nn.functional.conv2d(x, w, padding=(0, 1)), 2 * 64 * 64 * 9 * 32 * 1024
             )
             rows.append(f"| {name} matrix product, 2048^3 | {product:.0f} |")
-            rows.append(f"| {name} convolution | {layer:.0f} ({layer / product:.2f} of the product) |")
+            rows.append(f"| {name} convolution, PyTorch | {layer:.0f} ({layer / product:.2f} of the product) |")
+            if kind == torch.float32:
+                own = _filter_rate()
+                rows.append(f"| {name} convolution by tiles, as if multiplied out | {own:.0f} ({own / product:.2f}) |")
     return "\n".join(rows)
+
+
+def _filter_rate() -> float:
+    """Of the engine's own convolution: the multiplications and additions that it stands for, in GFLOP/s."""
+    import torch
+
+    from sciSR.filters import TileFilter
+
+    filters = TileFilter(torch.nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False), slope=0.0)
+    x, y = torch.randn(34, 1026, 64), torch.empty(32, 1024, 64)
+    return _rate(lambda: filters(x, y), 2 * 64 * 64 * 9 * 32 * 1024)
 
 
 def _rate(work: Callable[[], Any], flop: float) -> float:

@@ -37,6 +37,8 @@ WEIGHT = np.array(
 
 _A, _B = math.sqrt(0.5), math.sqrt(2)
 _INDEX = ir.IntType(64)
+_FUSED = ("contract",)
+"""A product and a sum may be one instruction; all else is computed as it is written, NaN and infinity too."""
 _FLOAT = ir.FloatType()
 
 
@@ -243,14 +245,14 @@ class _Code:
         return ir.Constant(self.vector, [value] * self.width)
 
     def add(self, a: Any, b: Any) -> Any:
-        return self.build.fadd(a, b, flags=("fast",))
+        return self.build.fadd(a, b, flags=_FUSED)
 
     def less(self, a: Any, factor: float, b: Any) -> Any:
         """``a - factor * b``."""
-        return self.build.fsub(a, self.times(factor, b), flags=("fast",))
+        return self.build.fsub(a, self.times(factor, b), flags=_FUSED)
 
     def times(self, factor: float, a: Any) -> Any:
-        return a if factor == 1 else self.build.fmul(self.constant(factor), a, flags=("fast",))
+        return a if factor == 1 else self.build.fmul(self.constant(factor), a, flags=_FUSED)
 
     def six(self, v: Sequence[Any]) -> list[Any]:
         """Six values along an axis to the six of the transformed tile."""
@@ -319,7 +321,7 @@ def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.
                     for r in range(shape.rows):
                         value = code.spread(code["tiles"], code.sum(place, r * channels))
                         for v, factor in enumerate(factors):
-                            product = b.fmul(value, factor, flags=("fast",))
+                            product = b.fmul(value, factor, flags=_FUSED)
                             at = r * vectors + v
                             code.sums[at] = code.add(code.sums[at], product)
             target = code.sum((line, shape.padded), (panel, shape.panel))
@@ -358,7 +360,7 @@ def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int]) -> 
                     inside = b.and_(b.icmp_signed("<", y, code["rows"]), b.icmp_signed("<", x, code["columns"]))
                     with b.if_then(inside):
                         raised = code.add(value, bias)
-                        falling = b.fmul(raised, slope, flags=("fast",))
+                        falling = b.fmul(raised, slope, flags=_FUSED)
                         active = b.select(b.fcmp_ordered(">", raised, zero), raised, falling)
                         row = code.sum((plane, code["rows"], fine[1]), (y, fine[1]), into_y)
                         pixel = code.sum((row, code["columns"], fine[2]), (x, fine[2]), into_x)
@@ -432,7 +434,7 @@ def _few_pixels(
                     weight = code.load(code["weights"], place)
                     for p in range(count):
                         at = p * results + r
-                        product = b.fmul(values[p + i], weight, flags=("fast",))
+                        product = b.fmul(values[p + i], weight, flags=_FUSED)
                         code.sums[at] = code.add(code.sums[at], product)
     for at, total in enumerate(code.sums):
         place = code.sum((pixel, results), at)

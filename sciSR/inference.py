@@ -75,7 +75,8 @@ def upscale(
         sensor: the degradation that back-projection assumes; default the checkpoint's, or a Gaussian.
         workers: tiles worked on at once; default one per core.
         backend: ``"torch"``, ``"compile"`` (torch.compile), or ``"openvino"`` (CPU, optional extra); ``"auto"`` takes
-            OpenVINO for int8 and torch for the rest.
+            OpenVINO for int8 and torch for the rest, with convolutions in machine code made for this processor
+            where float32 runs on a CPU; ``"torch"`` is PyTorch alone.
         labels: whether the raster is a label map; then it is refined as classes onto the grid that the network would
             give, by nearest neighbour or, where the network is ``"linear"``, by the greatest interpolated share. None:
             as said when the file was opened, else found out; what looks like a label map is refused.
@@ -239,7 +240,7 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
     grid = raster.grid.resize(plan.output_shape)
     channels = raster.channels if job.out_channels == len(raster.channels) else (Channel(),) * job.out_channels
     return raster.replace(
-        source=_source(job, settings.tile, workers, facts),
+        source=_source(job, settings, workers, facts),
         grid=grid,
         channels=channels,
         auxiliary={key: regrid(aux, grid.shape, kernel="nearest") for key, aux in raster.auxiliary.items()},
@@ -255,16 +256,16 @@ def _state_checksum(network: SRNetwork) -> str:
     return digest.hexdigest()
 
 
-def _source(job: TileJob, tile: Any, workers: int, facts: dict[str, Any]) -> UpscaledSource:
+def _source(job: TileJob, settings: _Settings, workers: int, facts: dict[str, Any]) -> UpscaledSource:
     """Depth-first where the network allows it and no tile size was asked for, else tiles; the record says why."""
     runner = job.runner
     in_order = list(job.order) == sorted(job.order)
-    if tile != "auto" or not isinstance(runner, Runner) or runner.device.type != "cpu" or not in_order:
+    if settings.tile != "auto" or not isinstance(runner, Runner) or runner.device.type != "cpu" or not in_order:
         return UpscaledSource(job, workers=workers, facts=facts)
     if runner.compiled is not None:
         return UpscaledSource(job, workers=workers, facts=facts)
     try:
-        program = row_program(job)
+        program = row_program(job, own_code=settings.backend == "auto")
     except NotStreamableError as error:
         return UpscaledSource(job, workers=workers, facts={**facts, "not_depth_first": str(error)})
     return StripSource(job, program, workers=workers, facts=facts)

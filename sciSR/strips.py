@@ -7,6 +7,7 @@ that is asked for out of order is computed as a tile, see :mod:`sciSR.tiles`.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -21,12 +22,13 @@ from sciSR.backends import Runner, give_back_memory
 from sciSR.depth_first import RowProgram, RowStream, derive
 from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
+from sciSR.networks.spec import SRNetwork
 from sciSR.pipeline import in_background, read_ahead
 from sciSR.raster import Block, Window
 from sciSR.tiles import TileJob, UpscaledSource, gathered
 from sciSR.tiling import Tile
 
-__all__ = ["StripSource", "row_program", "strip_rows"]
+__all__ = ["StripSource", "row_program", "streamed_seconds", "strip_rows"]
 
 _STRIP_BYTES = 24 * 2**20
 _WIDE_BYTES = 32 * 2**20
@@ -39,8 +41,12 @@ _WORTH_COMPILING = 1e11
 _Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
 
 
-def row_program(job: TileJob) -> RowProgram:
-    """The network by rows; its convolutions in code of our own where that can be made and the image is large.
+def row_program(job: TileJob, *, own_code: bool = True) -> RowProgram:
+    """The network by rows.
+
+    Args:
+        job: what to run.
+        own_code: compute convolutions in machine code of our own where that can be made and the image is large.
 
     Raises:
         NotStreamableError: as :func:`derive`.
@@ -48,7 +54,26 @@ def row_program(job: TileJob) -> RowProgram:
     assert isinstance(job.runner, Runner), "rows run on one torch device"
     network = job.runner.residual_network
     pixels = math.prod(job.plan.shape) * (len(job.raster.channels) if network.spec.in_channels == 1 else 1)
-    return derive(network, fast=2 * pixels * filtered_weights(network) >= _WORTH_COMPILING and is_available())
+    large = 2 * pixels * filtered_weights(network) >= _WORTH_COMPILING
+    return derive(network, fast=own_code and large and is_available())
+
+
+def streamed_seconds(network: SRNetwork, side: int, *, own_code: bool) -> float:
+    """Time per input value, of the network alone on an image of ``side`` pixels along each axis.
+
+    Raises:
+        NotStreamableError: as :func:`derive`.
+    """
+    program = derive(network, fast=own_code)
+    x = torch.zeros(1, network.spec.in_channels, *(side,) * network.spec.ndim)
+    spent = math.inf
+    with torch.inference_mode():
+        for _ in range(2):  # the first run also sets things up
+            start = time.perf_counter()
+            for _ in program.start().feed(x, last=True):
+                pass
+            spent = min(spent, time.perf_counter() - start)
+    return spent / x.numel()
 
 
 def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
@@ -81,6 +106,7 @@ class StripSource(UpscaledSource):
     def __init__(self, job: TileJob, program: RowProgram, *, workers: int, facts: dict[str, Any]) -> None:
         super().__init__(job, workers=workers, facts=facts)
         self._program = program
+        self._own_code = program.fast > 0
         self._rows, self._wide_rows = strip_rows(job, program)
 
     def record(self) -> dict[str, Any]:
@@ -95,7 +121,7 @@ class StripSource(UpscaledSource):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Derive the program from the network that came along."""
         super().__setstate__(state)
-        self._program = row_program(self.job)
+        self._program = row_program(self.job, own_code=self._own_code)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, strip by strip."""

@@ -104,6 +104,14 @@ def test_few_results_are_the_convolution(size: tuple[int, ...], kernel: int) -> 
         _close(_summed(FewFilter(module), x), module(x))
 
 
+def test_what_is_not_finite_stays_so() -> None:
+    module = _convolution(2, 8, 8)
+    x = torch.zeros(8, 9, 9)
+    x[0, 4, 4] = torch.nan
+    assert _filtered(TileFilter(module, slope=0.0), x).isnan().any(0)[3:6, 3:6].all()
+    assert _filtered(FewFilter(_convolution(2, 8, 1)), x)[0, 3:6, 3:6].isnan().all()
+
+
 def test_threads_and_blocks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "_LEAST_SHARE", 1)
     x = torch.randn(16, 9, 30, 45, generator=torch.Generator().manual_seed(1))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sciSR.config import Workflow, load_workflow, workflow_reference, workflow_schema
 from sciSR.console import Console, clock
@@ -87,6 +87,7 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     from sciSR.networks.spec import SRNetwork
     from sciSR.normalization import Normalization
     from sciSR.steps import engine_facts, open_input, refined
+    from sciSR.strips import streamed_seconds
 
     section = workflow.upscale
     if section is None or workflow.input is None or not isinstance(found.model, SRNetwork):
@@ -95,7 +96,12 @@ def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
     section = section.model_copy(update={"scale": None, "target_spacing": None})
     size = _PROBE[found.model.spec.ndim]
     precision = "float32" if section.precision in ("auto", "int8") else section.precision
-    plain = {"precision": precision, "backend": "torch", "normalization": Normalization(), "workers": 1}
+    plain: dict[str, Any] = {"precision": precision, "normalization": Normalization(), "workers": 1}
+    if precision == "float32" and section.backend in ("auto", "torch"):
+        facts = engine_facts(refined(raster, found.model, section, **plain))
+        if "strip_rows" in facts:
+            return streamed_seconds(found.model, 2 * size, own_code=facts["filters"] > 0)
+    plain["backend"] = "torch"
     probe = refined(raster, found.model, section, tile=size, **plain)
     spatial = (slice(n // 2, n // 2 + 1) for n in probe.grid.shape)
     window = (*(slice(0, n) for n in probe.one_time), *spatial)

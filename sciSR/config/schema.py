@@ -119,7 +119,7 @@ class UpscaleSection(Section):
     precision: Precision = "auto"
     """Number type of the network's residual."""
     backend: Literal["auto", "torch", "compile", "openvino"] = "auto"
-    """What runs the network; ``compile``: torch.compile; ``auto``: OpenVINO for int8, else torch."""
+    """What runs the network; ``compile``: torch.compile; ``auto``: OpenVINO for int8, else torch and own code."""
     exact: bool = False
     """Read the whole receptive field around each tile instead of the measured halo."""
     normalization: NormalizationSection | None = None
