@@ -23,6 +23,7 @@ def draw_report(
     judged: WaldResult | None,
     table: ScoreTable | None,
     record: RunRecord,
+    method: str,
 ) -> list[Path]:
     """Draw what the section asks for; gives the files.
 
@@ -34,13 +35,15 @@ def draw_report(
         judged: what Wald's protocol gave, or None.
         table: the scores, or None.
         record: the run record so far.
+        method: what the network or method is called.
     """
     files = []
-    model = record.workflow["upscale"]["network"]
     cubic = regrid(raster, written.grid.shape, kernel="cubic")
     picture = None
     if section.picture:
-        picture = draw_picture(job.beside(".png"), input=raster, cubic=cubic, result=written, wald=judged, method=model)
+        picture = draw_picture(
+            job.beside(".png"), input=raster, cubic=cubic, result=written, wald=judged, method=method
+        )
         files.append(picture)
     if section.html:
         facts = record.to_dict()
@@ -53,7 +56,7 @@ def draw_report(
             consistency=None if record.consistency is None else record.consistency["relative"],
             settings=facts["workflow"],
             record={key: facts[key] for key in ("engine", "inputs", "weights", "output", "versions", "machine")},
-            title=f"{raster.name}, refined by {model}",
+            title=f"{raster.name}, refined by {method}",
         )
         files.append(page)
     return files

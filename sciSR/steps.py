@@ -35,6 +35,7 @@ __all__ = [
     "finished",
     "known_sensor",
     "load_model",
+    "model_name",
     "open_input",
     "refined",
     "resolved",
@@ -130,7 +131,7 @@ def evaluated(
     mask = None if section.mask is None else open_raster(section.mask)
     if section.protocol == "reference":
         table = evaluate(
-            {_model_name(model): result},
+            {model_name(model): result},
             reference=open_raster(str(section.reference)),
             low=raster,
             sensor=known_sensor(model, section, settings),
@@ -240,7 +241,8 @@ def _engine(section: UpscaleSection) -> dict[str, Any]:
     }
 
 
-def _model_name(model: Model) -> str:
+def model_name(model: Model) -> str:
+    """What tables and pictures call it: a method's name, or that of the weights, wherever their file lies."""
     if isinstance(model, str):
         return model
     return model.card.name if model.card is not None else model.family

@@ -38,6 +38,7 @@ from sciSR.steps import (
     finished,
     known_sensor,
     load_model,
+    model_name,
     open_input,
     refined,
     resolved,
@@ -298,7 +299,8 @@ class _Run:
             from sciSR.drawing import draw_report
 
             with clock.step("report"):
-                drawn = draw_report(self.workflow.report, job, raster, written, judged, table, record)
+                method = model_name(self.model)
+                drawn = draw_report(self.workflow.report, job, raster, written, judged, table, record, method)
             for path in drawn:
                 self.watcher.say(f"{'picture' if path.suffix == '.png' else 'report':8} {path}")
         return replace(record, timings=clock.seconds), table, drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -414,6 +415,20 @@ def test_pictures_lie_beside_the_output(tmp_path: Path, volume: Path, weights: P
     page = (tmp_path / "out" / "scan.html").read_text(encoding="utf-8")
     assert "PSNR" in page
     assert 'src="http' not in page
+    title = re.search("<title>(.*)</title>", page)
+    assert title is not None
+    assert title[1] == f"scan.nii.gz, refined by {weights.stem} · sciSR"
+
+
+def test_a_picture_names_weights_not_where_they_lie(
+    tmp_path: Path, volume: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+    monkeypatch.setattr("sciSR.drawing.draw_picture", lambda path, *, method, **_: named.append(method) or path)
+    for network in (str(weights), "cubic"):
+        changes = {"upscale": {"network": network, "scale": 2}, "report": {"picture": True, "html": False}}
+        run(settings(volume, tmp_path / network[-5:], weights, **changes))
+    assert named == [weights.stem, "cubic"]
 
 
 def test_bands_in_files_of_their_own_are_one_scene(tmp_path: Path) -> None:
