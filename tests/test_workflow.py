@@ -424,7 +424,12 @@ def test_a_picture_names_weights_not_where_they_lie(
     tmp_path: Path, volume: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named: list[str] = []
-    monkeypatch.setattr("sciSR.drawing.draw_picture", lambda path, *, method, **_: named.append(method) or path)
+
+    def note(path: Path, *, method: str, **_: Any) -> Path:
+        named.append(method)
+        return path
+
+    monkeypatch.setattr("sciSR.drawing.draw_picture", note)
     for network in (str(weights), "cubic"):
         changes = {"upscale": {"network": network, "scale": 2}, "report": {"picture": True, "html": False}}
         run(settings(volume, tmp_path / network[-5:], weights, **changes))
