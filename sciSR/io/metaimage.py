@@ -29,7 +29,7 @@ from sciSR.io.volumes import (
     LPS,
     grid_from_lps,
     index_map,
-    whole_numbers,
+    numbers,
 )
 from sciSR.raster import Metadata, Raster, TimeAxis
 
@@ -121,7 +121,7 @@ def _opened(path: str, labels: bool | None) -> tuple[_Header, Raster, list[str]]
     header = _read_header(path, name)
     keys = header.keys
     notes: list[str] = []
-    sizes = whole_numbers(_need(keys, "DimSize", name), "DimSize", name)
+    sizes = numbers(_need(keys, "DimSize", name), int, "DimSize", name)
     if len(sizes) not in (3, 4) or min(sizes) < 1:
         raise FormatError(f"{name}: DimSize {sizes}; expected a volume (x, y, z) or a series of volumes (x, y, z, t)")
     affine, to_mm = _geometry(keys, len(sizes), name, notes)
@@ -236,7 +236,7 @@ def _planes(
         data, start = data_beside(path, said, name), 0
     if _true(keys, "CompressedData"):
         return WholeArray(partial(_inflated, data, start, dtype, shape)), data
-    skipped = whole_numbers(keys.get("HeaderSize", "0"), "HeaderSize", name)
+    skipped = numbers(keys.get("HeaderSize", "0"), int, "HeaderSize", name)
     if len(skipped) != 1 or skipped[0] < -1:
         raise FormatError(
             f"{name}: HeaderSize {keys['HeaderSize']!r}; expected one whole number: the header is damaged"

@@ -32,8 +32,7 @@ from sciSR.io.volumes import (
     LPS,
     grid_from_lps,
     index_map,
-    real_numbers,
-    whole_numbers,
+    numbers,
 )
 from sciSR.raster import Metadata, Raster, TimeAxis
 
@@ -134,7 +133,7 @@ def _opened(path: str, labels: bool | None) -> tuple[_Header, Raster, list[str]]
     header = _read_header(path, name)
     fields = header.fields
     notes: list[str] = []
-    sizes = whole_numbers(_need(fields, "sizes", name), "sizes", name)
+    sizes = numbers(_need(fields, "sizes", name), int, "sizes", name)
     affine, to_lps = _geometry(fields, sizes, name, notes)
     series = len(sizes) == 4 and sizes[3] > 1
     shape = tuple(sizes[2::-1])
@@ -228,7 +227,7 @@ def _geometry(fields: dict[str, str], sizes: list[int], name: str, notes: list[s
 
 def _from_spacings(fields: dict[str, str], count: int, name: str) -> list[str]:
     """Directions along the axes from ``spacings``, 1 where it says nothing."""
-    lengths = real_numbers(fields.get("spacings", " ".join(["nan"] * count)), "spacings", name)
+    lengths = numbers(fields.get("spacings", " ".join(["nan"] * count)), float, "spacings", name)
     units = np.eye(3)
     found = [_text(units[i] * (1.0 if np.isnan(v) else v)) for i, v in enumerate(lengths[:3])]
     return found + ["none"] * (count - 3)
@@ -255,7 +254,7 @@ def _unit(fields: dict[str, str], notes: list[str]) -> float:
 
 def _time(fields: dict[str, str], name: str) -> TimeAxis:
     """Step of the fourth axis from ``spacings`` and ``units``, 1 without unit where they say nothing."""
-    spacings = real_numbers(fields.get("spacings", ""), "spacings", name)
+    spacings = numbers(fields.get("spacings", ""), float, "spacings", name)
     units = re.findall(r'"([^"]*)"', fields.get("units", ""))
     step = spacings[3] if len(spacings) == 4 else np.nan
     return TimeAxis(0.0, step, (units[3] or None) if len(units) == 4 else None) if step > 0 else TimeAxis()
@@ -284,7 +283,7 @@ def _planes(
 
 def _one(fields: dict[str, str], key: str, name: str) -> int:
     """The one whole number of a field, 0 where it is not there."""
-    found = whole_numbers(fields.get(key, "0"), key, name)
+    found = numbers(fields.get(key, "0"), int, key, name)
     if len(found) != 1 or found[0] < (-1 if key == "byte skip" else 0):
         raise FormatError(f"{name}: {key} {fields[key]!r}; expected one whole number: the header is damaged")
     return found[0]

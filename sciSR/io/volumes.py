@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,11 @@ __all__ = [
     "grid_from_lps",
     "index_map",
     "integer_type",
-    "real_numbers",
+    "numbers",
     "unscaled",
-    "whole_numbers",
 ]
+
+_Number = TypeVar("_Number", int, float)
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From left, posterior, superior (DICOM PS3.3 C.7.6.2.1.1, ITK) to right, anterior, superior (NIfTI), and back."""
@@ -37,28 +38,17 @@ LENGTH_MM = {None: 1.0, "mm": 1.0, "m": 1000.0, "cm": 10.0, "um": 0.001, "µm": 
 """Unit of length -> millimetres; none stated counts as millimetres."""
 
 
-def real_numbers(text: str, key: str, name: str) -> list[float]:
-    """The numbers of a header's line.
+def numbers(text: str, kind: Callable[[str], _Number], key: str, name: str) -> list[_Number]:
+    """The numbers of a header's line, by ``int`` or ``float``.
 
     Raises:
         FormatError: one that is none.
     """
     try:
-        return [float(word) for word in text.split()]
+        return [kind(word) for word in text.split()]
     except ValueError as error:
-        raise FormatError(f"{name}: {key} {text!r} are not numbers; the header is damaged") from error
-
-
-def whole_numbers(text: str, key: str, name: str) -> list[int]:
-    """The whole numbers of a header's line.
-
-    Raises:
-        FormatError: one that is none.
-    """
-    try:
-        return [int(word) for word in text.split()]
-    except ValueError as error:
-        raise FormatError(f"{name}: {key} {text!r} are not whole numbers; the header is damaged") from error
+        whole = "whole " if kind is int else ""
+        raise FormatError(f"{name}: {key} {text!r} are not {whole}numbers; the header is damaged") from error
 
 
 def index_map(old: Grid, new: Grid) -> NDArray[np.float64]:
