@@ -4,7 +4,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -266,6 +266,41 @@ def test_a_resampled_result_streams_each_part_once_and_is_resumed(
     (tmp_path / "j" / "part-00000000.npz").unlink()
     np.testing.assert_array_equal(_filled(journalled(result(), journal)).values, first.values)
     np.testing.assert_array_equal(first.values, streamed.values)
+
+
+def test_parts_of_machine_code_and_of_pytorch_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llvmlite")
+    monkeypatch.setattr("sciSR.strips._WORTH_COMPILING", 0)
+    monkeypatch.setattr("sciSR.strips.strip_rows", lambda job, program: (8, 8))
+    raster, arguments = CASES["scene, four bands together"]
+    network = _network(**arguments)
+    file = tmp_path / "in.bin"
+    file.write_bytes(b"input")
+    named = raster.replace(metadata=Metadata("x", raster.grid, path=str(file)))
+
+    def result(backend: Literal["auto", "torch"] = "auto") -> Raster:
+        return upscale(named, network, normalization=Normalization(), precision="float32", backend=backend)
+
+    def resumed(made: Raster) -> Block:
+        """What is written where a killed run with own machine code left its first part, marked here by its values."""
+        journal = Journal(tmp_path / "j", key)
+        journal.open()
+        _, first = next(iter(made.stream()))
+        journal.write(0, Block(np.full_like(first.values, 7.0), first.valid))
+        again = Journal(tmp_path / "j", journal_key(made))
+        again.open()
+        return _filled(journalled(made, again))
+
+    key, own = journal_key(result()), _filled(result()).values
+    assert (resumed(result()).values == 7.0).any()
+    for backend in ("torch", "auto"):
+        if backend == "auto":
+            monkeypatch.setattr("sciSR.strips.is_available", lambda: False)
+        plain = result(backend)
+        assert journal_key(plain) != key
+        values = _filled(plain).values
+        assert not np.array_equal(values, own, equal_nan=True)
+        np.testing.assert_array_equal(resumed(plain).values, values)
 
 
 def _filled(raster: Raster) -> Block:
