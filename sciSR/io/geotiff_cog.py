@@ -7,7 +7,6 @@ moves nothing in the file.
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
@@ -17,6 +16,7 @@ from rasterio.shutil import copy
 
 from sciSR.errors import RunError
 from sciSR.io.geotiff_datasets import update_dataset
+from sciSR.io.geotiff_layout import read_directories
 
 if TYPE_CHECKING:
     from sciSR.io.geotiff_plan import Plan
@@ -58,15 +58,15 @@ def to_cog(draft: Path, path: Path, plan: Plan) -> None:
         raise RunError(
             f"{plan.name}: not written as a cloud-optimized GeoTIFF: {' '.join(str(error).split())}"
         ) from error
-    draft.unlink()
     if full is not None:
         _restore_metadata(path, full, plan.name)
+    draft.unlink()
 
 
 def _read_metadata(path: Path) -> bytes | None:
     """The GDALMetadata text of a TIFF's first image, or None."""
     with path.open("rb") as file:
-        place = _find_tag(file, _GDAL_METADATA)
+        place = _find_metadata(file)
         if place is None:
             return None
         file.seek(place[0])
@@ -76,7 +76,7 @@ def _read_metadata(path: Path) -> bytes | None:
 def _restore_metadata(path: Path, full: bytes, name: str) -> None:
     """Put ``full``, and what the driver added itself, in the place of the metadata with the reserve."""
     with path.open("r+b") as file:
-        place = _find_tag(file, _GDAL_METADATA)
+        place = _find_metadata(file)
         if place is None:
             raise RunError(f"{name}: GDAL's COG driver left out the metadata; this GDAL cannot be used for cog=True")
         file.seek(place[0])
@@ -102,22 +102,8 @@ def _key(item: ElementTree.Element) -> tuple[str | None, ...]:
     return tuple(item.get(key) for key in ("name", "sample", "role", "domain"))
 
 
-def _find_tag(file: BinaryIO, tag: int) -> tuple[int, int] | None:
-    """Offset and length in bytes of an ASCII tag's text in the first directory of a TIFF or BigTIFF (TIFF 6.0, 2)."""
-    head = file.read(16)
-    order = "<" if head[:2] == b"II" else ">"
-    (version,) = struct.unpack(order + "H", head[2:4])
-    big = version == 43
-    (start,) = struct.unpack(order + "Q", head[8:16]) if big else struct.unpack(order + "L", head[4:8])
-    file.seek(start)
-    count_format, entry_format = ("Q", "HHQQ") if big else ("H", "HHLL")
-    (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(order + count_format)))
-    size = struct.calcsize(order + entry_format)
-    inline = 8 if big else 4
-    for number in range(count):
-        at = file.tell()
-        code, _, length, value = struct.unpack(order + entry_format, file.read(size))
-        if code == tag:
-            return (at + size - inline if length <= inline else value, length)
-        file.seek(start + struct.calcsize(order + count_format) + (number + 1) * size)
-    return None
+def _find_metadata(file: BinaryIO) -> tuple[int, int] | None:
+    """Offset and length in bytes of the GDALMetadata text of a TIFF's first image, or None."""
+    _, directories = read_directories(file)
+    found = directories[0].get(_GDAL_METADATA)
+    return None if found is None else (found.at, found.count)
