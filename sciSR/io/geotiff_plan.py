@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +11,10 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from sciSR.encoding import Encoding, stored_mark
-from sciSR.errors import GeometryError, InputError, MetadataWarning
+from sciSR.errors import GeometryError, InputError
 from sciSR.grid import Grid
 from sciSR.io.geotiff_open import FORMAT
-from sciSR.io.geotiff_tags import Facts, PixelMap, pixel_map, restate
+from sciSR.io.geotiff_tags import Facts, PixelMap, pixel_map, restate, warn_of
 from sciSR.raster import Raster
 
 __all__ = ["DTYPES", "Plan", "make_plan"]
@@ -64,9 +63,14 @@ class Plan:
         return None if self.facts.crs_wkt is None else str(CRS.from_user_input(self.facts.crs_wkt).to_wkt())
 
     @property
+    def count(self) -> int:
+        """Number of bands."""
+        return self.shape[0] + (self.alpha is not None)
+
+    @property
     def bands(self) -> list[int]:
         """Band number of each channel."""
-        numbers = list(range(1, self.shape[0] + 1 + (self.alpha is not None)))
+        numbers = list(range(1, self.count + 1))
         if self.alpha is not None:
             numbers.remove(self.alpha_band)
         return numbers
@@ -87,6 +91,7 @@ def make_plan(
     compress: str | None = None,
     overviews: bool | None = None,
     dtype: str | None = None,
+    tell: Callable[[str], None] = warn_of,
 ) -> Plan:
     """What writing ``raster`` as a GeoTIFF means; raises what would make it fail.
 
@@ -97,6 +102,7 @@ def make_plan(
         compress: deflate, zstd, lzw or none; None: as the input where that is lossless, else deflate.
         overviews: whether to; None: as the input.
         dtype: stored type; None: the raster's own.
+        tell: called with each thing that the input says and the file cannot.
 
     Raises:
         InputError: a volume, a type that no GeoTIFF holds, or an unknown compression.
@@ -108,9 +114,9 @@ def make_plan(
     if stored not in DTYPES:
         raise InputError(f"{name}: type {stored} cannot be written; expected one of {', '.join(DTYPES)}")
     channels = len(raster.channels)
-    facts, pixels = _facts(raster, name)
+    facts, pixels = _facts(raster, name, tell)
     alpha = raster.auxiliary.get("alpha")
-    encoding = _encoding(replace(raster.encoding, dtype=stored), channels, name)
+    encoding = _encoding(replace(raster.encoding, dtype=stored), channels, name, tell)
     labels = bool(raster.metadata is not None and raster.metadata.items.get("labels"))
     shape = (channels, *raster.grid.shape)
     return Plan(
@@ -128,23 +134,23 @@ def make_plan(
     )
 
 
-def _facts(raster: Raster, name: str) -> tuple[Facts, PixelMap]:
+def _facts(raster: Raster, name: str, tell: Callable[[str], None]) -> tuple[Facts, PixelMap]:
     """The input's facts as they hold for the output; band entries follow the output's channels."""
     metadata = raster.metadata
     if metadata is None or metadata.format != FORMAT:
         facts, pixels = Facts(), PixelMap()
     else:
         facts, pixels = Facts.from_dict(metadata.items), pixel_map(metadata.grid, raster.grid)
-        facts = restate(facts, pixels, name)
+        facts = restate(facts, pixels, name, tell)
         if not pixels.aligned:  # which grids in different frames never are
             facts = replace(facts, transform=True)  # whatever the file lacked, the raster has been placed since
         opened = metadata.items.get("opened")
         if opened is not None and (raster.encoding.scale, raster.encoding.offset) != opened:
             facts = replace(facts, scales=(), offsets=())
-    facts = _for_channels(facts, raster, name)
+    facts = _for_channels(facts, raster, name, tell)
     same_frame = metadata is not None and metadata.grid.frame == raster.grid.frame
     if facts.gcps and facts.transform:
-        _warn(f"{name}: a GeoTIFF holds a transform or GCPs, not both; the GCPs are dropped")
+        tell(f"{name}: a GeoTIFF holds a transform or GCPs, not both; the GCPs are dropped")
         facts = replace(facts, gcps=())
     if metadata is None and raster.grid.frame is None and np.array_equal(raster.grid.affine, np.eye(3)):
         facts = replace(facts, transform=False)
@@ -157,7 +163,7 @@ def _facts(raster: Raster, name: str) -> tuple[Facts, PixelMap]:
     return replace(facts, crs_wkt=crs_wkt), pixels
 
 
-def _for_channels(facts: Facts, raster: Raster, name: str) -> Facts:
+def _for_channels(facts: Facts, raster: Raster, name: str, tell: Callable[[str], None]) -> Facts:
     """Band entries for the raster's own channels: found by position, or by name where channels were left out."""
     channels = raster.channels
     if len(facts.descriptions) == len(channels):
@@ -167,7 +173,7 @@ def _for_channels(facts: Facts, raster: Raster, name: str) -> Facts:
         found = [known.get(c.name) if c.name else None for c in channels]
         order = None if None in found else [i for i in found if i is not None]
         if order is None and facts.descriptions:
-            _warn(f"{name}: {len(channels)} channels came of {len(facts.descriptions)} bands; band tags are dropped")
+            tell(f"{name}: {len(channels)} channels came of {len(facts.descriptions)} bands; band tags are dropped")
     chosen = {
         key: tuple(getattr(facts, key)[i] for i in order) if order and getattr(facts, key) else ()
         for key in ("band_tags", "scales", "offsets", "colors", "colormaps")
@@ -190,27 +196,23 @@ def _per_channel(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     return values * count if len(values) == 1 else values
 
 
-def _encoding(encoding: Encoding, channels: int, name: str) -> Encoding:
+def _encoding(encoding: Encoding, channels: int, name: str, tell: Callable[[str], None]) -> Encoding:
     """The encoding with one nodata value, as a TIFF can hold only one."""
     wanted = {repr(v) for v in encoding.nodata}
     dtype = np.dtype(encoding.dtype)
     usable = [v for v in encoding.nodata if v is not None and _fits(v, dtype)]
     lost = [v for v in encoding.nodata if v is not None and not _fits(v, dtype)]
     if lost:
-        _warn(f"{name}: nodata {lost[0]} cannot occur in {dtype.name} and is not written")
+        tell(f"{name}: nodata {lost[0]} cannot occur in {dtype.name} and is not written")
     chosen = usable[0] if usable else None
     if len(wanted) > 1 and chosen is not None:
-        _warn(f"{name}: a GeoTIFF has one nodata value; {chosen} is used for all bands, was {encoding.nodata}")
+        tell(f"{name}: a GeoTIFF has one nodata value; {chosen} is used for all bands, was {encoding.nodata}")
     scale, offset = _per_channel(encoding.scale, channels), _per_channel(encoding.offset, channels)
     return replace(encoding, scale=scale, offset=offset, nodata=(chosen,))
 
 
 def _fits(nodata: float, dtype: np.dtype[Any]) -> bool:
     return bool(np.isnan(nodata)) if dtype.kind == "f" and np.isnan(nodata) else stored_mark(nodata, dtype) is not None
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, MetadataWarning, stacklevel=4)
 
 
 def _creation_options(

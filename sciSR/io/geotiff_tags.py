@@ -7,7 +7,7 @@ arrays), and what would no longer be true (statistics, histograms) is dropped.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from sciSR.errors import MetadataWarning
 from sciSR.grid import Grid
 from sciSR.io.geotiff_datasets import has_transform
 
-__all__ = ["Facts", "PixelMap", "Tags", "collect", "is_stale", "pixel_map", "restate"]
+__all__ = ["Facts", "PixelMap", "Tags", "collect", "is_stale", "pixel_map", "restate", "warn_of"]
 
 Tags = dict[str, dict[str, str]]
 """Domain (``""`` is the default one) -> key -> value."""
@@ -235,8 +235,20 @@ def _tidy(value: float, exact: float) -> float:
     return float(exact) if abs(value - exact) <= 1e-9 * max(1.0, abs(exact)) else value
 
 
-def restate(facts: Facts, pixels: PixelMap, name: str) -> Facts:
-    """The facts as they hold on another grid; what cannot be restated is dropped with a MetadataWarning."""
+def warn_of(message: str) -> None:
+    """Warn that something is lost."""
+    warnings.warn(message, MetadataWarning, stacklevel=4)
+
+
+def restate(facts: Facts, pixels: PixelMap, name: str, tell: Callable[[str], None] = warn_of) -> Facts:
+    """The facts as they hold on another grid; what cannot be restated is dropped.
+
+    Args:
+        facts: of the old grid.
+        pixels: from the old grid to the new.
+        name: for messages.
+        tell: called with each thing that is dropped.
+    """
     tags = {domain: {k: v for k, v in entries.items() if not is_stale(k)} for domain, entries in facts.tags.items()}
     band_tags = tuple(
         {domain: {k: v for k, v in entries.items() if not is_stale(k)} for domain, entries in band.items()}
@@ -246,10 +258,10 @@ def restate(facts: Facts, pixels: PixelMap, name: str) -> Facts:
     if not pixels.aligned:
         for domain in ("RPC", "GEOLOCATION"):
             if tags.pop(domain, None):
-                _warn(f"{name}: {domain} dropped: the result's pixels are not an upright refinement of the input's")
+                tell(f"{name}: {domain} dropped: the result's pixels are not an upright refinement of the input's")
         if gcps:
             gcps = ()
-            _warn(f"{name}: GCPs dropped: the result's pixels are not an upright refinement of the input's")
+            tell(f"{name}: GCPs dropped: the result's pixels are not an upright refinement of the input's")
     elif not pixels.unchanged:
         gcps = tuple((*pixels.point(p[0], p[1]), *p[2:]) for p in gcps)
         if "RPC" in tags:
@@ -257,12 +269,8 @@ def restate(facts: Facts, pixels: PixelMap, name: str) -> Facts:
         if "GEOLOCATION" in tags:
             tags["GEOLOCATION"] = _geolocation(tags["GEOLOCATION"], pixels)
         tags[""] = _resolution(tags.get("", {}), pixels)
-    tags = _locatable(tags, name)
+    tags = _locatable(tags, name, tell)
     return replace(facts, tags={d: e for d, e in tags.items() if e}, band_tags=band_tags, gcps=gcps)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, MetadataWarning, stacklevel=4)
 
 
 def _rpc(rpc: Mapping[str, str], pixels: PixelMap) -> dict[str, str]:
@@ -291,14 +299,14 @@ def _geolocation(entries: Mapping[str, str], pixels: PixelMap) -> dict[str, str]
     return out
 
 
-def _locatable(tags: Tags, name: str) -> Tags:
+def _locatable(tags: Tags, name: str, tell: Callable[[str], None]) -> Tags:
     """The tags without geolocation arrays that a file elsewhere could not find."""
     entries = tags.get("GEOLOCATION")
     if not entries:
         return tags
     relative = entries.get("X_DATASET_RELATIVE_TO_SOURCE", "NO").upper() == "YES"
     if relative or not entries.get("X_DATASET", "").startswith(("/", "http")):
-        _warn(f"{name}: GEOLOCATION dropped: its arrays are named relative to the input; give them an absolute path")
+        tell(f"{name}: GEOLOCATION dropped: its arrays are named relative to the input; give them an absolute path")
         return {domain: value for domain, value in tags.items() if domain != "GEOLOCATION"}
     return tags
 
