@@ -27,7 +27,16 @@ from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_tags import pixel_map
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["GeoTiffWriter", "alpha_under"]
+__all__ = [
+    "GeoTiffWriter",
+    "TileWriter",
+    "alpha_under",
+    "begin_file",
+    "draft_path",
+    "finish_file",
+    "stored_block",
+    "tile_shape",
+]
 
 
 class GeoTiffWriter:
@@ -35,15 +44,13 @@ class GeoTiffWriter:
 
     order: Literal["any", "slabs"] = "any"
 
-    def __init__(self, plan: Plan, path: Path, draft: Path, dataset: Any, resources: ExitStack) -> None:
-        self.chunks = (plan.shape[0], int(plan.options["blockysize"]), int(plan.options["blockxsize"]))
+    def __init__(self, plan: Plan, path: Path, tiles: TileWriter, resources: ExitStack) -> None:
+        self.chunks = tile_shape(plan)
         self._plan = plan
         self._path = path
-        self._draft = draft
-        self._dataset = dataset
+        self._tiles = tiles
         self._resources = resources
         self._parts = ChunkAssembler(plan.shape, self.chunks, np.dtype(plan.encoding.dtype))
-        self._masked = False
 
     @classmethod
     def start(cls, plan: Plan, path: Path) -> GeoTiffWriter:
@@ -51,49 +58,59 @@ class GeoTiffWriter:
         resources = ExitStack()
         resources.enter_context(gdal_environment(str(path)))
         try:
-            draft = path.with_name(f".draft-{path.name}") if plan.cog else path
-            dataset = create_dataset(str(draft), **_profile(plan))
-            _describe(dataset, plan)
+            tiles = begin_file(plan, draft_path(plan, path))
         except BaseException:
             resources.close()
             raise
-        writer = cls(plan, path, draft, dataset, resources)
-        if plan.encoding.mask and (plan.alpha is None or plan.facts.mask):
-            writer._begin_mask()
-        return writer
+        return cls(plan, path, tiles, resources)
 
     def write(self, window: Window, block: Block) -> None:
         """Take the values of ``window``."""
-        values, valid = block
-        if len(window) == 2:
-            window = (slice(0, 1), *window)
-            values, valid = values[None], None if valid is None else valid[None]
-        encoding = self._plan.encoding.select(window[0])
-        stored = encoding.encode(values, valid, channel_axis=0)
-        if values.dtype.kind == "f" and np.dtype(encoding.dtype).kind != "f" and np.isnan(values).any():
-            valid = ~np.isnan(values) if valid is None else valid & ~np.isnan(values)
-        for whole, chunk in self._parts.add(window, Block(stored, valid)):
-            self._put(whole, chunk)
+        for whole, chunk in self._parts.add(*stored_block(self._plan, window, block)):
+            self._tiles.put(whole, chunk)
 
     def finish(self) -> None:
         """Complete the file, with its overviews; a cloud-optimized one is laid out anew."""
         self._parts.close()
-        self._dataset.close()
+        self._tiles.close()
         try:
-            if self._plan.cog:
-                to_cog(self._draft, self._path, self._plan)
-            elif self._plan.overviews:
-                _build_overviews(self._path, self._plan)
+            finish_file(self._plan, self._path)
         finally:
             self._resources.close()
 
     def abort(self) -> None:
         """Release the file."""
-        self._dataset.close()
+        self._tiles.close()
         self._resources.close()
 
-    def _put(self, window: Window, chunk: Block) -> None:
-        area = RasterioWindow.from_slices(*((w.start, w.stop) for w in window[1:]))
+
+class TileWriter:
+    """Whole tiles of stored values put into an open dataset, with the alpha band and the mask that belong to them.
+
+    Args:
+        plan: of the whole file.
+        dataset: open for writing; all of the file, or some of its rows.
+        first_row: of the dataset, in the whole file.
+    """
+
+    def __init__(self, plan: Plan, dataset: Any, first_row: int = 0) -> None:
+        self._plan = plan
+        self._dataset = dataset
+        self._first_row = first_row
+        self._masked = False
+
+    @classmethod
+    def start(cls, plan: Plan, dataset: Any, first_row: int = 0) -> TileWriter:
+        """A writer with the mask that the plan has; any other begins with the first pixel that nothing else marks."""
+        tiles = cls(plan, dataset, first_row)
+        if plan.encoding.mask and (plan.alpha is None or plan.facts.mask):
+            tiles.begin_mask()
+        return tiles
+
+    def put(self, window: Window, chunk: Block) -> None:
+        """Write one tile, or the part of it inside the image; ``window`` counts in the whole file."""
+        rows = slice(window[1].start - self._first_row, window[1].stop - self._first_row)
+        area = RasterioWindow.from_slices((rows.start, rows.stop), (window[2].start, window[2].stop))
         stored, bands = chunk.values, self._plan.bands
         if self._plan.alpha is not None:
             alpha = alpha_under(self._plan.alpha, self._plan.grid, (window[1], window[2]))
@@ -104,15 +121,65 @@ class GeoTiffWriter:
             return
         marked = self._plan.encoding.nodata[0] is not None or stored.dtype.kind == "f"
         if not self._masked and not marked and self._plan.alpha is None:
-            self._begin_mask()
+            self.begin_mask()
         if self._masked:
             # where bands mark their own holes the mask need only say where nothing is valid
             valid = chunk.valid.any(axis=0) if marked else chunk.valid.all(axis=0)
             self._dataset.write_mask(valid, window=area)
 
-    def _begin_mask(self) -> None:
-        self._dataset.write_mask(True)
-        self._masked = True
+    def begin_mask(self) -> None:
+        """Give the dataset a mask, valid everywhere."""
+        if not self._masked:
+            self._dataset.write_mask(True)
+            self._masked = True
+
+    def close(self) -> None:
+        """Bring everything to disk."""
+        self._dataset.close()
+
+
+def tile_shape(plan: Plan) -> tuple[int, int, int]:
+    """Shape of a tile with all its channels."""
+    return (plan.shape[0], int(plan.options["blockysize"]), int(plan.options["blockxsize"]))
+
+
+def draft_path(plan: Plan, path: Path) -> Path:
+    """Where the file is written first: a cloud-optimized one is made from a draft beside it."""
+    return path.with_name(f".draft-{path.name}") if plan.cog else path
+
+
+def begin_file(plan: Plan, draft: Path, **options: Any) -> TileWriter:
+    """A file with everything but the values, and the writer of these; call inside :func:`gdal_environment`.
+
+    Args:
+        plan: of the file.
+        draft: where to.
+        options: creation options beside the plan's.
+    """
+    dataset = create_dataset(str(draft), **_profile(plan), **options)
+    _describe(dataset, plan)
+    return TileWriter.start(plan, dataset)
+
+
+def finish_file(plan: Plan, path: Path) -> None:
+    """What is made of the finished values: overviews, or the cloud-optimized file at ``path``, which ends the draft."""
+    if plan.cog:
+        to_cog(draft_path(plan, path), path, plan)
+    elif plan.overviews:
+        _build_overviews(path, plan)
+
+
+def stored_block(plan: Plan, window: Window, block: Block) -> tuple[Window, Block]:
+    """Window and stored values with axes ``(c, y, x)``, and where there is a value, of a block of physical values."""
+    values, valid = block
+    if len(window) == 2:
+        window = (slice(0, 1), *window)
+        values, valid = values[None], None if valid is None else valid[None]
+    encoding = plan.encoding.select(window[0])
+    stored = encoding.encode(values, valid, channel_axis=0)
+    if values.dtype.kind == "f" and np.dtype(encoding.dtype).kind != "f" and np.isnan(values).any():
+        valid = ~np.isnan(values) if valid is None else valid & ~np.isnan(values)
+    return window, Block(stored, valid)
 
 
 def alpha_under(alpha: Raster, grid: Grid, window: tuple[slice, slice]) -> NDArray[Any]:
@@ -135,7 +202,7 @@ def alpha_under(alpha: Raster, grid: Grid, window: tuple[slice, slice]) -> NDArr
 
 def _profile(plan: Plan) -> dict[str, Any]:
     profile = dict(plan.options)
-    profile |= {"count": plan.shape[0] + (plan.alpha is not None), "height": plan.shape[1], "width": plan.shape[2]}
+    profile |= {"count": plan.count, "height": plan.shape[1], "width": plan.shape[2]}
     profile["nodata"] = plan.encoding.nodata[0]
     if plan.facts.crs_wkt is not None:
         profile["crs"] = CRS.from_user_input(plan.facts.crs_wkt)
