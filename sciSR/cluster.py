@@ -1,9 +1,9 @@
 """The distributed executor: the parts of a result computed by the workers of a dask cluster.
 
-Into a format that takes it (Zarr, NIfTI) every worker writes its own chunks or planes, as they are stored. For the
-others it writes its finished parts into the folder of the journal, which all of them must reach, and the writer then
-reads them in order. A worker that dies costs its task, not the run: dask gives the task to another. The number of tasks
-under way is bounded, so memory does not grow with the number of parts.
+Into a format that takes it (Zarr, NIfTI, GeoTIFF) every worker writes its own chunks, planes or rows of blocks, as they
+are stored. For the others it writes its finished parts into the folder of the journal, which all of them must reach,
+and the writer then reads them in order. A worker that dies costs its task, not the run: dask gives the task to another.
+The number of tasks under way is bounded, so memory does not grow with the number of parts.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from sciSR.errors import InputError, RunError
 from sciSR.io import Progress, adapter_for, check_target, publish_all, save_raster
 from sciSR.io.adapter import WithSharedWriting
 from sciSR.journal import Journal, PartedSource, journal_folder, journal_key, parted_source
-from sciSR.raster import Raster
+from sciSR.raster import Block, Raster, Window
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -74,40 +75,71 @@ def _shared(
     raster: Raster, target: Path, adapter: Any, scheduler: str | Client, progress: Progress | None, options: Any
 ) -> Path:
     """Every worker writes its own rows of one file or store, which then moves to its place."""
-    client, own = _connected(scheduler)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stored = json.dumps(options, sort_keys=True, default=str)
-    journal = Journal(journal_folder(target), f"{journal_key(raster)} shared {stored}")
-    journal.open()
-    place = journal.folder / "output" / target.name
-    begun = journal.folder / "begun"
-    if not begun.exists():
-        shutil.rmtree(place.parent, ignore_errors=True)
-        place.parent.mkdir()
-        adapter.begin(raster, place, **options)
-        begun.touch()
-    groups = _groups(raster, adapter.shared_rows(raster))
-    missing = [group for group in groups if not journal.noted(group[0])]
-    work = _Rows(raster, journal, place, options)
-    try:
-        _told(client, work, missing, sum(map(len, groups)), progress)
-    finally:
-        if own:
-            client.close()
-    adapter.complete(raster, place, **options)
-    publish_all(adapter, raster, place.parent, target)
+    with _connected(scheduler) as client:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stored = json.dumps(options, sort_keys=True, default=str)
+        journal = Journal(journal_folder(target), f"{journal_key(raster)} units {stored}")
+        journal.open()
+        place = journal.folder / "output" / target.name
+        begun = journal.folder / "begun"
+        if not begun.exists():
+            journal.remove()
+            journal.open()
+            with _on_disk(target):
+                place.parent.mkdir()
+                adapter.begin(raster, place, **options)
+            begun.touch()
+        work = _Rows(raster, journal, place, options, _units(raster, adapter.shared_rows(raster)))
+        missing = [number for number in range(len(work.units)) if not journal.noted(number)]
+        _compute(client, work, missing, progress)
+    with _on_disk(target):
+        adapter.complete(raster, place, **options)
+        begun.unlink()  # what is left after a kill while files are moved is no longer whole
+        publish_all(adapter, raster, place.parent, target)
     journal.remove()
     return target
 
 
-def _groups(raster: Raster, rows: int) -> list[list[int]]:
-    """The numbers of the parts that one task writes: whole rows of chunks, or some planes."""
+@contextmanager
+def _on_disk(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Rows of a shared output that one process writes whole.
+
+    Attributes:
+        window: the rows; one time step.
+        parts: numbers of the parts that hold them; the first and the last may hold other rows too.
+        weight: how many parts begin in it.
+    """
+
+    window: Window
+    parts: tuple[int, ...]
+    weight: int
+
+
+def _units(raster: Raster, rows: int) -> list[_Unit]:
+    """Some times ``rows`` rows each, and no fewer than those of a part, of which one would be computed twice."""
     assert isinstance(raster.source, PartedSource)
-    lead = len(raster.leading)
+    parts, lead = raster.source.parts, len(raster.leading)
+    part = parts[0][lead].stop - parts[0][lead].start
+    step = -(-part // rows) * rows
     found: dict[tuple[int, ...], list[int]] = {}
-    for number, window in enumerate(raster.source.parts):
-        found.setdefault((*(w.start for w in window[:lead]), window[lead].start // rows), []).append(number)
-    return list(found.values())
+    for number, window in enumerate(parts):
+        for place in range(window[lead].start // step, -(-window[lead].stop // step)):
+            found.setdefault((*(w.start for w in window[:lead]), place), []).append(number)
+    units = []
+    for (*_, place), numbers in found.items():
+        span = slice(place * step, min((place + 1) * step, raster.shape[lead]))
+        weight = sum(parts[number][lead].start >= span.start for number in numbers)
+        first = parts[numbers[0]]
+        units.append(_Unit((*first[:lead], span, *first[lead + 1 :]), tuple(numbers), weight))
+    return units
 
 
 def compute_parts(
@@ -138,81 +170,106 @@ def compute_parts(
     source = parted_source(raster.source)
     if source is None:
         raise InputError(f"{raster.name}: only the result of a network can be computed on a cluster")
-    journal = Journal(journal_folder(target), journal_key(raster))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    journal.open()
-    count = len(source.parts)
-    missing = [n for n in range(count) if not journal.has(n)]
-    client, own = _connected(scheduler)
-    try:
-        bound = _bound(client)
-        run = max(1, min(_PARTS_PER_TASK, len(missing) // (2 * bound)))
-        runs = [missing[i : i + run] for i in range(0, len(missing), run)]
-        _told(client, _Parts(source, journal), runs, count, progress)
-    finally:
-        if own:
-            client.close()
+    with _connected(scheduler) as client:
+        journal = Journal(journal_folder(target), journal_key(raster))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        journal.open()
+        missing = [n for n in range(len(source.parts)) if not journal.has(n)]
+        _compute(client, _Parts(source, journal), missing, progress)
     return journal
 
 
 class _Parts:
-    """Parts that go into the journal. A task takes a run of them: rows begin some rows before their first part."""
+    """Parts that go into the journal, each by itself."""
 
     def __init__(self, source: PartedSource, journal: Journal) -> None:
         self.source = source
         self.journal = journal
 
-    def __call__(self, numbers: list[int]) -> int:
+    @property
+    def weights(self) -> list[int]:
+        return [1] * len(self.source.parts)
+
+    def __call__(self, numbers: list[int]) -> None:
         for number, block in self.source.stream_parts([n for n in numbers if not self.journal.has(n)]):
             self.journal.write(number, block)
-        return len(numbers)
 
 
 class _Rows:
-    """Parts that go into a file or store that all workers share."""
+    """Rows that go into a file or store that all workers share."""
 
-    def __init__(self, raster: Raster, journal: Journal, place: Path, options: dict[str, Any]) -> None:
+    def __init__(
+        self, raster: Raster, journal: Journal, place: Path, options: dict[str, Any], units: list[_Unit]
+    ) -> None:
         self.raster = raster
         self.journal = journal
         self.place = place
         self.options = options
+        self.units = units
 
-    def __call__(self, numbers: list[int]) -> int:
+    @property
+    def weights(self) -> list[int]:
+        return [unit.weight for unit in self.units]
+
+    def __call__(self, numbers: list[int]) -> None:
         source = self.raster.source
         adapter = adapter_for(self.place)
         assert isinstance(source, PartedSource)
         assert isinstance(adapter, WithSharedWriting)
-        writer = adapter.join(self.raster, self.place, **self.options)
+        units = [self.units[number] for number in numbers]
         parts = source.parts
-        for number, block in source.stream_parts(numbers):
-            writer.write(parts[number], block)
-        writer.finish()
-        self.journal.note(numbers[0])
-        return len(numbers)
+        writer = adapter.join(self.raster, self.place, **self.options)
+        try:
+            for number, block in source.stream_parts(sorted({part for unit in units for part in unit.parts})):
+                for unit in units:
+                    if number in unit.parts:
+                        writer.write(*_common(parts[number], block, unit.window))
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        for number in numbers:
+            self.journal.note(number)
 
 
-def _told(client: Client, work: _Parts | _Rows, runs: list[list[int]], count: int, progress: Progress | None) -> None:
-    """Run all of it, telling how far it is."""
-    done = count - sum(map(len, runs))
+def _common(window: Window, block: Block, wanted: Window) -> tuple[Window, Block]:
+    """What of a block lies in ``wanted``."""
+    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(window, wanted, strict=True))
+    inside = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(window, both, strict=True))
+    return both, Block(block.values[inside], None if block.valid is None else block.valid[inside])
+
+
+def _compute(client: Client, work: _Parts | _Rows, missing: list[int], progress: Progress | None) -> None:
+    """Do what is missing, telling how far it is. A task takes a run of it: rows begin some rows before their first."""
+    weights = work.weights
+    longest = _PARTS_PER_TASK // max(weights)
+    run = max(1, min(longest, len(missing) // (2 * _bound(client))))
+    tasks = [missing[i : i + run] for i in range(0, len(missing), run)]
+    count = sum(weights)
+    done = count - sum(weights[number] for number in missing)
     if progress is not None:
         progress(done, count)
-    for finished in _finished(client, work, runs):
-        done += finished
+    for finished in _finished(client, work, tasks):
+        done += sum(weights[number] for number in finished)
         if progress is not None:
             progress(done, count)
 
 
-def _connected(scheduler: str | Client) -> tuple[Client, bool]:
+@contextmanager
+def _connected(scheduler: str | Client) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
         raise InputError("scheduler: dask's distributed is not installed; pip install 'scisr[distributed]'") from error
     if not isinstance(scheduler, str):
-        return scheduler, False
+        yield scheduler
+        return
     try:
-        return Client(scheduler, timeout="15s"), True
+        client = Client(scheduler, timeout="15s")
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"scheduler: {scheduler!r} does not answer ({error}); is it running?") from error
+    with client:
+        yield client
 
 
 def _bound(client: Client) -> int:
@@ -220,22 +277,22 @@ def _bound(client: Client) -> int:
     return max(2, _PER_WORKER * len(client.scheduler_info()["workers"]))
 
 
-def _finished(client: Client, work: _Parts | _Rows, runs: list[list[int]]) -> Iterator[int]:
-    """How many parts each task has finished, as they come; a bounded number of tasks is under way."""
+def _finished(client: Client, work: _Parts | _Rows, tasks: list[list[int]]) -> Iterator[list[int]]:
+    """The numbers of each task, as they come; a bounded number of tasks is under way."""
     from distributed import as_completed
 
     shared = client.scatter(work, broadcast=True)
-    waiting = iter(runs)
+    waiting = iter(tasks)
     flow = as_completed()
     for _ in range(_bound(client)):
         _submit(client, flow, shared, work, waiting)
     for future in flow:
         try:
-            count = future.result()
+            numbers = future.result()
         except Exception as error:  # whatever the worker raised, told with the part it was at
             raise RunError(f"{future.key}: failed on the cluster: {type(error).__name__}: {error}") from error
         _submit(client, flow, shared, work, waiting)
-        yield count
+        yield numbers
 
 
 def _submit(client: Client, flow: Any, shared: Any, work: _Parts | _Rows, waiting: Iterator[list[int]]) -> None:
@@ -246,6 +303,7 @@ def _submit(client: Client, flow: Any, shared: Any, work: _Parts | _Rows, waitin
         flow.add(client.submit(_done, shared, numbers, key=key, retries=_RETRIES, pure=False))
 
 
-def _done(work: _Parts | _Rows, numbers: list[int]) -> int:
+def _done(work: _Parts | _Rows, numbers: list[int]) -> list[int]:
     """One task; runs on a worker."""
-    return work(numbers)
+    work(numbers)
+    return numbers

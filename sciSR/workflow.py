@@ -114,7 +114,7 @@ def run_workflow(
         overwrite: replace outputs that are there.
         resume: keep outputs that are whole and made from the same bytes with the same settings, go on with those
             that a killed run left unfinished, do the rest.
-        scheduler: address of a dask scheduler (``tcp://host:8786``) whose workers compute the result; the bytes are
+        scheduler: address of a dask scheduler (``tcp://host:8786``) whose workers compute the result; the values are
             the same.
         watcher: who is told of progress, warnings and failures; None: Python's logging.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from sciSR.raster import ArraySource, Block, Raster, Window
 
+_PLACES = {"TileOffsets", "TileByteCounts"}
 UTM = "EPSG:32618"
 NORTH_UP = Affine(10, 0, 499_980, 0, -10, 4_200_000)
 ROTATED = Affine(8, 6, 499_980, 6, -8, 4_200_000)
@@ -177,3 +181,47 @@ def palette_file(path: Path) -> Path:
     with write(path, values, transform=NORTH_UP, crs=UTM, photometric="palette") as dataset:
         dataset.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255), 2: (0, 0, 255, 255)})
     return path
+
+
+def said(path: Path) -> dict[str, Any]:
+    """Everything that a file says beside its values, as GDAL reads it."""
+    with rasterio.open(path) as dataset:
+        names = ("descriptions", "scales", "offsets", "units", "colorinterp", "mask_flag_enums", "block_shapes")
+        domains = [None, *(domain for domain in dataset.tag_namespaces() if domain != "DERIVED_SUBDATASETS")]
+        return {
+            "profile": str(dataset.profile),
+            "wkt": dataset.crs and dataset.crs.to_wkt(),
+            "gcps": ([p.asdict() for p in dataset.gcps[0]], dataset.gcps[1]),
+            "rpcs": dataset.rpcs and dataset.rpcs.to_gdal(),
+            "tags": {domain: dataset.tags(ns=domain) for domain in domains},
+            "bands": [
+                {domain: dataset.tags(band, ns=domain) for domain in [None, *dataset.tag_namespaces(band)]}
+                for band in dataset.indexes
+            ],
+            "overviews": [dataset.overviews(band) for band in dataset.indexes],
+            "colors": dataset.colormap(1) if dataset.colorinterp[0].name == "palette" else None,
+            **{name: getattr(dataset, name) for name in names},
+        }
+
+
+def assert_same_scene(path: Path, alone: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """That two files hold and say the same, for GDAL and for tifffile, and that GDAL has nothing to warn of."""
+    with caplog.at_level(logging.WARNING):
+        assert said(path) == said(alone)
+        for level in (None, 0):
+            kind = {} if level is None else {"overview_level": level}
+            with rasterio.open(path) as dataset:
+                if level is not None and not dataset.overviews(1):
+                    break
+            with rasterio.open(path, **kind) as one, rasterio.open(alone, **kind) as two:
+                np.testing.assert_array_equal(one.read(), two.read())
+                np.testing.assert_array_equal(one.read_masks(), two.read_masks())
+    assert [r.message for r in caplog.records if r.name.startswith(("rasterio", "tifffile"))] == []
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffFile(path) as one, tifffile.TiffFile(alone) as two:
+        assert (one.is_bigtiff, len(one.pages)) == (two.is_bigtiff, len(two.pages))
+        for page, other in zip(one.pages, two.pages, strict=True):
+            tags, others = ({t.name: t.value for t in p.tags if t.name not in _PLACES} for p in (page, other))
+            assert str(tags) == str(others)
+            if find_spec("imagecodecs") or (page.compression in (1, 8) and page.predictor < 3):  # or it cannot decode
+                np.testing.assert_array_equal(page.asarray(), other.asarray())

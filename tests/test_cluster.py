@@ -11,20 +11,70 @@ import torch
 import sciSR
 from sciSR.cluster import compute_parts, save_on_cluster
 from sciSR.errors import InputError, MetadataWarning
-from sciSR.journal import file_checksum
+from sciSR.journal import file_checksum, parted_source
 from sciSR.networks import build_network
 from sciSR.networks.spec import SRNetwork
+from sciSR.raster import Raster
+from tests.scene_files import assert_same_scene
 
 distributed = pytest.importorskip("distributed")
 DATA = Path(__file__).parents[1] / "examples" / "data"
 
 
-def _network() -> SRNetwork:
+def _network(ndim: int = 2, *, features: int = 16, blocks: int = 4) -> SRNetwork:
     torch.manual_seed(0)
-    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=16, blocks=4).eval()
+    network = build_network("edsr", ndim=ndim, in_channels=1, scale=2, features=features, blocks=blocks).eval()
     for parameter in network.tail.parameters():  # type: ignore[union-attr]
         torch.nn.init.normal_(parameter, std=0.05)
     return network
+
+
+class _Killing:
+    """Two workers with a process each, of which one is killed once some parts are finished."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.killed = False
+
+    def __enter__(self) -> Any:
+        settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+        self.cluster = distributed.LocalCluster(processes=True, **settings)
+        self.client = distributed.Client(self.cluster)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.cluster.close()
+
+    def progress(self, done: int, total: int) -> None:
+        if done >= self.after and not self.killed:
+            self.killed = True
+            next(iter(self.cluster.workers.values())).process.process.kill()
+
+
+def _threads(count: int) -> Any:
+    """A client whose workers are threads of this process."""
+    return distributed.Client(processes=False, n_workers=count, threads_per_worker=1, dashboard_address=None)
+
+
+def _stopped_and_resumed(result: Raster, target: Path) -> int:
+    """A run that is stopped when something is done, and one that goes on; how many parts there were in all."""
+    before = sorted(target.parent.iterdir())
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        if 0 < done < total:
+            raise KeyboardInterrupt
+
+    with _threads(2) as client:
+        with pytest.raises(KeyboardInterrupt):
+            save_on_cluster(result, target, client, progress=stop)
+        assert [p for p in target.parent.iterdir() if not p.name.startswith(".")] == before
+        save_on_cluster(result, target, client, progress=lambda done, total: told.append((done, total)))
+    assert told[0][0] > 0
+    assert told[-1][0] == told[-1][1]
+    assert [p.name for p in target.parent.iterdir() if p.name.startswith(".")] == []
+    return told[-1][1]
 
 
 @pytest.mark.slow
@@ -33,26 +83,46 @@ def test_a_killed_worker_costs_a_task_and_not_a_byte(tmp_path: Path) -> None:
     result = sciSR.upscale(scene, _network(), tile=32, workers=1, precision="float32")
     alone = sciSR.save_raster(result, tmp_path / "alone.tif")
     target = tmp_path / "cluster.tif"
-    killed = False
-
-    def kill_one(done: int, total: int) -> None:
-        nonlocal killed
-        if done >= 2 and not killed:
-            killed = True
-            next(iter(cluster.workers.values())).process.process.kill()
-
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", processes=True
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        journal = compute_parts(result, target, client, progress=kill_one)
-        assert killed
+    with _Killing(2) as workers:
+        journal = compute_parts(result, target, workers.client, progress=workers.progress)
+        assert workers.killed
         assert all(journal.has(n) for n in range(8))
     sciSR.save_raster(result, target, resume=True)
     assert target.read_bytes() == alone.read_bytes()
     assert not journal.folder.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_of_a_geotiff(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif")
+    result = sciSR.upscale(scene, _network(), tile=32, workers=1, precision="float32")
+    alone = sciSR.save_raster(result, tmp_path / "alone.tif")
+    with _Killing(1) as workers:
+        target = save_on_cluster(result, tmp_path / "cluster.tif", workers.client, progress=workers.progress)
+    assert workers.killed
+    assert_same_scene(target, alone, caplog)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone.tif", "cluster.tif"]
+
+
+@pytest.mark.parametrize("settings", [{"tile": 32}, {"tile": "auto"}], ids=["tiles", "strips"])
+def test_workers_write_their_own_rows_of_a_geotiff(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sciSR.io.geotiff_plan._block", lambda layout, shape: (80, 96))  # beside the parts of 64 rows
+    monkeypatch.setattr("sciSR.strips._STRIP_BYTES", 2**21)
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif").crop(y=slice(0, 180), x=slice(0, 150))
+    result = sciSR.upscale(scene, _network(), workers=1, precision="float32", **settings)
+    (tmp_path / "alone").mkdir()
+    alone = sciSR.save_raster(result, tmp_path / "alone" / "x.tif")
+    target = tmp_path / "x.tif"
+    source = parted_source(result.source)
+    assert source is not None
+    assert _stopped_and_resumed(result, target) == len(source.parts)
+    assert_same_scene(target, alone, caplog)
+    with _threads(1) as client:
+        lonely = save_on_cluster(result, tmp_path / "one.tif", client)
+    assert lonely.read_bytes() == target.read_bytes()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("settings", [{"tile": 32}, {"tile": "auto"}], ids=["tiles", "strips"])
@@ -66,21 +136,7 @@ def test_workers_write_their_own_chunks_of_a_zarr_store(
     result = sciSR.upscale(scene, _network(), workers=1, precision="float32", **settings)
     alone = sciSR.save_raster(result, tmp_path / "alone" / "x.zarr")
     target = tmp_path / "x.zarr"
-    told: list[tuple[int, int]] = []
-
-    def stop(done: int, total: int) -> None:
-        told.append((done, total))
-        if done >= 2:
-            raise KeyboardInterrupt
-
-    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
-        with pytest.raises(KeyboardInterrupt):
-            save_on_cluster(result, target, client, progress=stop)
-        assert not target.exists()
-        told.clear()
-        save_on_cluster(result, target, client, progress=lambda done, total: told.append((done, total)))
-    assert told[0][0] >= 2
-    assert told[-1][0] == told[-1][1]
+    _stopped_and_resumed(result, target)
     assert file_checksum(target) == file_checksum(alone)
     resumed = sciSR.save_raster(result, tmp_path / "resumed" / "x.zarr", resume=True)
     assert file_checksum(resumed) == file_checksum(alone)
@@ -99,14 +155,6 @@ def _head_scan(folder: Path, times: int = 0) -> Path:
     return folder / "in.nii.gz"
 
 
-def _network_3d() -> SRNetwork:
-    torch.manual_seed(0)
-    network = build_network("edsr", ndim=3, in_channels=1, scale=2, features=4, blocks=1).eval()
-    for parameter in network.tail.parameters():  # type: ignore[union-attr]
-        torch.nn.init.normal_(parameter, std=0.05)
-    return network
-
-
 @pytest.mark.parametrize(("name", "times"), [("x.nii.gz", 2), ("x.nii", 0), ("x.img.gz", 0)])
 def test_workers_write_their_own_planes_of_a_nifti_file(
     name: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,26 +162,12 @@ def test_workers_write_their_own_planes_of_a_nifti_file(
     monkeypatch.setattr("sciSR.io.gzipped.PIECE", 3001)
     monkeypatch.setattr("sciSR.io.nifti._SHARED_PLANES", 8)
     volume = sciSR.open_raster(_head_scan(tmp_path, times))
-    result = sciSR.upscale(volume, _network_3d(), workers=1, precision="float32", tile=4)
+    result = sciSR.upscale(volume, _network(3, features=4, blocks=1), workers=1, precision="float32", tile=4)
     (tmp_path / "alone").mkdir()
     (tmp_path / "cluster").mkdir()
     alone = sciSR.save_raster(result, tmp_path / "alone" / name)
     target = tmp_path / "cluster" / name
-    told: list[tuple[int, int]] = []
-
-    def stop(done: int, total: int) -> None:
-        told.append((done, total))
-        if 0 < done < total:
-            raise KeyboardInterrupt
-
-    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
-        with pytest.raises(KeyboardInterrupt):
-            save_on_cluster(result, target, client, progress=stop)
-        assert list(target.parent.glob("x*")) == []
-        told.clear()
-        save_on_cluster(result, target, client, progress=lambda done, total: told.append((done, total)))
-    assert told[0][0] > 0
-    assert told[-1][0] == told[-1][1]
+    _stopped_and_resumed(result, target)
     files = sorted(p.name for p in target.parent.iterdir())
     assert files == sorted(p.name for p in alone.parent.iterdir())
     assert ("x.json" in files) == (times == 0)
@@ -145,9 +179,11 @@ def test_voxels_without_a_value_are_told_of_on_a_cluster_too(tmp_path: Path) -> 
     values = np.random.default_rng(0).normal(300, 90, (8, 9, 10)).astype(np.float32)
     values[3:5, 2, 2] = np.nan
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "in.nii")
-    result = sciSR.upscale(sciSR.open_raster(tmp_path / "in.nii"), _network_3d(), tile=8, precision="float32")
+    result = sciSR.upscale(
+        sciSR.open_raster(tmp_path / "in.nii"), _network(3, features=4, blocks=1), tile=8, precision="float32"
+    )
     with (
-        distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client,
+        _threads(1) as client,
         pytest.warns(MetadataWarning, match="voxels without a value are stored as 0, int16 has no NaN"),
     ):
         save_on_cluster(result, tmp_path / "out.nii.gz", client, dtype="int16")
@@ -159,25 +195,12 @@ def test_voxels_without_a_value_are_told_of_on_a_cluster_too(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_of_a_nifti_file(tmp_path: Path) -> None:
     volume = sciSR.open_raster(_head_scan(tmp_path, 4))
-    result = sciSR.upscale(volume, _network_3d(), workers=1, precision="float32", tile=4)
+    result = sciSR.upscale(volume, _network(3, features=4, blocks=1), workers=1, precision="float32", tile=4)
     alone = sciSR.save_raster(result, tmp_path / "alone.nii.gz")
     target = tmp_path / "cluster.nii.gz"
-    killed = False
-
-    def kill_one(done: int, total: int) -> None:
-        nonlocal killed
-        if done and not killed:
-            killed = True
-            next(iter(cluster.workers.values())).process.process.kill()
-
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", processes=True
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        save_on_cluster(result, target, client, progress=kill_one)
-    assert killed
+    with _Killing(1) as workers:
+        save_on_cluster(result, target, workers.client, progress=workers.progress)
+    assert workers.killed
     assert target.read_bytes() == alone.read_bytes()
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
@@ -193,7 +216,7 @@ def test_another_type_or_place_begins_a_store_of_its_own(tmp_path: Path) -> None
         if done:
             raise KeyboardInterrupt
 
-    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with _threads(1) as client:
         with pytest.raises(KeyboardInterrupt):
             save_on_cluster(result, target, client, progress=stop, dtype="int32")
         save_on_cluster(result, target, client, dtype="float32")

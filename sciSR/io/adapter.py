@@ -117,7 +117,7 @@ class WithSharedWriting(Protocol):
     """A format into which several processes may write at once, each whole rows of its own.
 
     ``begin`` in one process, then ``join`` in as many as there are, then ``complete`` in one; all rows may be written
-    again after a process died.
+    again after a process died, and ``complete`` may be called again where it was killed itself.
     """
 
     def shared_rows(self, raster: Raster) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sciSR.errors import InputError, MetadataWarning
+from sciSR.errors import InputError
 from sciSR.io.geotiff_files import parts_of
 from sciSR.io.geotiff_info import describe_scene
 from sciSR.io.geotiff_open import FORMAT, open_scene
-from sciSR.io.geotiff_plan import make_plan
+from sciSR.io.geotiff_plan import Plan, make_plan
+from sciSR.io.geotiff_shared import SharedGeoTiffWriter, begin_rows, complete_rows
 from sciSR.io.geotiff_write import GeoTiffWriter
 from sciSR.io.mosaic import combine
 from sciSR.raster import Raster
@@ -65,13 +65,28 @@ class GeoTiffAdapter:
         _known(options, _SAVE_OPTIONS, str(path))
         if path.suffix.lower() not in _WRITABLE:
             raise InputError(f"{path}: {path.suffix} is read only; write {path.with_suffix('.tif').name} instead")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MetadataWarning)
-            make_plan(raster, path.name, **options)
+        _quiet_plan(raster, path, options)
 
     def create(self, raster: Raster, path: Path, **options: Any) -> GeoTiffWriter:
         """Start writing a GeoTIFF; its blocks may come in any order."""
         return GeoTiffWriter.start(make_plan(raster, path.name, **options), path)
+
+    def shared_rows(self, raster: Raster) -> int:
+        """Rows of one row of blocks."""
+        return int(_quiet_plan(raster, Path(raster.name), {}).options["blockysize"])
+
+    def begin(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Start a file for several processes; warns of what it cannot keep."""
+        make_plan(raster, path.name, **options)
+        begin_rows(path)
+
+    def join(self, raster: Raster, path: Path, **options: Any) -> SharedGeoTiffWriter:
+        """A writer for some rows of blocks of a file that is begun."""
+        return SharedGeoTiffWriter.start(_quiet_plan(raster, path, options), path)
+
+    def complete(self, raster: Raster, path: Path, **options: Any) -> None:
+        """Join the rows, and make overviews or a cloud-optimized file where asked for."""
+        complete_rows(_quiet_plan(raster, path, options), path)
 
 
 def open_mosaic(paths: Sequence[str], **options: Any) -> Raster:
@@ -98,6 +113,11 @@ def open_mosaic(paths: Sequence[str], **options: Any) -> Raster:
         return whole
     files = tuple(file for part in parts if part.metadata is not None for file in part.metadata.items["files"])
     return whole.replace(metadata=replace(whole.metadata, items={**whole.metadata.items, "files": files}))
+
+
+def _quiet_plan(raster: Raster, path: Path, options: dict[str, Any]) -> Plan:
+    """The plan, without warning of what is told when the file is made."""
+    return make_plan(raster, path.name, **options, tell=lambda message: None)
 
 
 def _known(options: dict[str, Any], names: tuple[str, ...], path: str) -> None:

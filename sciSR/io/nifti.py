@@ -39,6 +39,7 @@ from sciSR.io.nifti_write import (
 from sciSR.io.planes import MappedPlanes, StoredSource
 from sciSR.io.shared_slabs import SharedSlabWriter, begin_slabs, complete_slabs
 from sciSR.io.volumes import check_input_safe, check_options, check_volume
+from sciSR.journal import parted_source
 from sciSR.raster import Channel, Metadata, Raster
 
 __all__ = ["NiftiAdapter"]
@@ -113,8 +114,10 @@ class NiftiAdapter:
         )
 
     def shared_rows(self, raster: Raster) -> int:
-        """Planes of one task: so many that a network's lead-in is a small share of them."""
-        return _SHARED_PLANES
+        """So many planes that a network's lead-in is a small share of them, in whole parts of its computation."""
+        source, axis = parted_source(raster.source), len(raster.leading)
+        part = 1 if source is None else source.parts[0][axis].stop - source.parts[0][axis].start
+        return max(1, _SHARED_PLANES // part) * part
 
     def begin(self, raster: Raster, path: Path, **options: Any) -> None:
         """Start a file for several processes, with its header and what lies beside it."""

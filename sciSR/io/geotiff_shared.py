@@ -1,0 +1,239 @@
+"""One GeoTIFF written by several processes: blocks compressed by the workers, joined without compressing them again.
+
+Each process writes whole rows of TIFF blocks, every row as a small GeoTIFF of its own in a folder beside the output,
+with the compression, predictor and layout of the whole. In the end GDAL makes the file with everything but the values,
+and the blocks of the rows are appended to it in order, their places entered into its directories. A row is removed once
+its blocks are in, so no more than one row is on disk twice. A join that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+from uuid import uuid4
+
+import numpy as np
+
+from sciSR.errors import RunError
+from sciSR.io.assemble import ChunkAssembler
+from sciSR.io.geotiff_datasets import create_dataset
+from sciSR.io.geotiff_layout import BlockTable, block_tables
+from sciSR.io.geotiff_plan import Plan
+from sciSR.io.geotiff_source import gdal_environment
+from sciSR.io.geotiff_write import TileWriter, begin_file, draft_path, finish_file, stored_block, tile_shape
+from sciSR.raster import Block, Window
+
+__all__ = ["SharedGeoTiffWriter", "begin_rows", "complete_rows"]
+
+_LAYOUT = ("driver", "dtype", "nbits", "interleave", "tiled", "blockysize", "blockxsize", "bigtiff")
+_CODEC = ("compress", "predictor", "zlevel", "zstd_level", "num_threads")
+"""The creation options that decide how a block is stored; the others are tags of the whole file."""
+
+
+def begin_rows(path: Path) -> None:
+    """Make the folder for the rows of the file at ``path``."""
+    _folder(path).mkdir()
+
+
+class SharedGeoTiffWriter:
+    """A writer for some rows of blocks of a file that is begun, which come whole and rising.
+
+    Args:
+        plan: of the whole file.
+        path: the file.
+        resources: what to release in the end.
+    """
+
+    order: Literal["any", "slabs"] = "slabs"
+
+    def __init__(self, plan: Plan, path: Path, resources: ExitStack) -> None:
+        self.chunks = tile_shape(plan)
+        self._plan = plan
+        self._folder = _folder(path)
+        self._partial = self._folder / f"{uuid4().hex}.partial"  # nobody else's name, as two may write the same row
+        self._resources = resources
+        self._parts = ChunkAssembler(plan.shape, self.chunks, np.dtype(plan.encoding.dtype))
+        self._tiles: TileWriter | None = None
+
+    @classmethod
+    def start(cls, plan: Plan, path: Path) -> SharedGeoTiffWriter:
+        """A writer with GDAL set up for it."""
+        resources = ExitStack()
+        resources.enter_context(gdal_environment(str(path)))
+        return cls(plan, path, resources)
+
+    def write(self, window: Window, block: Block) -> None:
+        """Take some whole lines."""
+        if block.values.shape[-1] != self._plan.shape[2]:
+            raise RunError(f"{self._plan.name}: lines came in part, at {window}; this is a defect of the source")
+        for whole, chunk in self._parts.add(*stored_block(self._plan, window, block)):
+            if self._tiles is None:
+                self._tiles = self._begin(whole[1])
+            self._tiles.put(whole, chunk)
+            if whole[2].stop == self._plan.shape[2]:
+                self._tiles.close()
+                self._tiles = None
+                self._keep(whole[1].start // self.chunks[1])
+
+    def finish(self) -> None:
+        """Check that all rows of blocks are whole."""
+        self._parts.close()
+        self._resources.close()
+
+    def abort(self) -> None:
+        """Release the row that is not whole."""
+        if self._tiles is not None:
+            self._tiles.close()
+        self._partial.unlink(missing_ok=True)
+        self._resources.close()
+
+    def _begin(self, rows: slice) -> TileWriter:
+        """A file for one row of blocks."""
+        profile = {key: value for key, value in self._plan.options.items() if key in (*_LAYOUT, *_CODEC)}
+        profile |= {"count": self._plan.count, "height": rows.stop - rows.start, "width": self._plan.shape[2]}
+        return TileWriter.start(self._plan, create_dataset(str(self._partial), **profile), rows.start)
+
+    def _keep(self, number: int) -> None:
+        """Give the file of a row its name; GDAL closes files in silence when the disk is full."""
+        size = self._partial.stat().st_size
+        with self._partial.open("rb") as file:
+            blocks = [block for table in block_tables(file) if table is not None for block in table.read()]
+        if not all(length > 0 and offset + length <= size for offset, length in blocks):
+            raise RunError(f"{self._plan.name}: row {number} of blocks is not whole on the disk; free some space")
+        os.replace(self._partial, _row_path(self._folder, number))
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """How far a file is joined.
+
+    Attributes:
+        rows: rows of blocks that are in it.
+        start: bytes before the first of them.
+        end: bytes after the last.
+    """
+
+    rows: int
+    start: int
+    end: int
+
+    @classmethod
+    def read(cls, folder: Path) -> _Joined | None:
+        """What is noted, or None where nothing is joined."""
+        note = folder / "joined.json"
+        return cls(**json.loads(note.read_text())) if note.exists() else None
+
+    def write(self, folder: Path) -> _Joined:
+        """Note it."""
+        (folder / "joined.partial").write_text(json.dumps(asdict(self)))
+        os.replace(folder / "joined.partial", folder / "joined.json")
+        return self
+
+
+def complete_rows(plan: Plan, path: Path) -> None:
+    """Make the file at ``path`` of its rows once all of them are written.
+
+    Raises:
+        RunError: a row is not there, or GDAL could not make overviews or a cloud-optimized file.
+    """
+    folder, draft = _folder(path), draft_path(plan, path)
+    joined = _Joined.read(folder)
+    if joined is not None and not draft.exists():
+        return  # a run that was killed later has used it up
+    with gdal_environment(str(path)):
+        joined = joined or _begin_join(plan, draft, folder)
+        joined = _join(plan, draft, folder, joined)
+        if plan.cog or plan.overviews:
+            _as_joined(draft, folder, joined)
+            finish_file(plan, path)
+
+
+def _begin_join(plan: Plan, draft: Path, folder: Path) -> _Joined:
+    """Make the file without blocks; with a mask where any row has one."""
+    rows = [_row_path(folder, number) for number in range(_row_count(plan))]
+    lost = next((number for number, row in enumerate(rows) if not row.exists()), None)
+    if lost is not None:
+        raise RunError(
+            f"{plan.name}: row {lost} of {len(rows)} rows of blocks is missing; what lies beside the output has been "
+            "changed: remove it and run it again"
+        )
+    tiles = begin_file(plan, draft, sparse_ok=True)
+    if any(map(_has_mask, rows)):
+        tiles.begin_mask()
+    tiles.close()
+    size = draft.stat().st_size
+    return _Joined(0, size, size).write(folder)
+
+
+def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined) -> _Joined:
+    """Append the rows that are not in the file yet."""
+    columns = -(-plan.shape[2] // tile_shape(plan)[2])
+    todo = range(joined.rows, _row_count(plan))
+    with draft.open("r+b") as out:
+        out.truncate(joined.end)
+        tables = block_tables(out) if todo else ()
+        for number in todo:
+            row = _row_path(folder, number)
+            end = joined.end
+            with row.open("rb") as file:
+                for target, source in zip(tables, block_tables(file), strict=True):
+                    if target is not None and source is not None:
+                        end = _append(out, target, file, source, (number, columns), end)
+            out.flush()
+            os.fsync(out.fileno())  # before the row goes
+            joined = _Joined(number + 1, joined.start, end).write(folder)
+            row.unlink()
+    return joined
+
+
+def _append(
+    out: BinaryIO, target: BlockTable, file: BinaryIO, source: BlockTable, place: tuple[int, int], end: int
+) -> int:
+    """Copy the blocks of one row, plane by plane, to the end of ``out``; ``place`` is its number and its columns."""
+    row, columns = place
+    planes = len(source) // columns
+    for number, (offset, length) in enumerate(source.read()):
+        plane, column = divmod(number, columns)
+        file.seek(offset)
+        out.seek(end)
+        out.write(file.read(length))
+        target.put(plane * (len(target) // planes) + row * columns + column, end, length)
+        end += length
+    return end
+
+
+def _as_joined(draft: Path, folder: Path, joined: _Joined) -> None:
+    """The file as it was when the last row came in, whatever a killed run has made of it since.
+
+    GDAL adds at the end and changes directories before the blocks, never the blocks.
+    """
+    head = folder / "head"
+    with draft.open("r+b") as file:
+        if head.exists():
+            file.write(head.read_bytes())
+            file.truncate(joined.end)
+        else:
+            partial = folder / "head.partial"
+            partial.write_bytes(file.read(joined.start))
+            os.replace(partial, head)
+
+
+def _has_mask(row: Path) -> bool:
+    with row.open("rb") as file:
+        return block_tables(file)[1] is not None
+
+
+def _row_count(plan: Plan) -> int:
+    return -(-plan.shape[1] // tile_shape(plan)[1])
+
+
+def _row_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.tif"
+
+
+def _folder(path: Path) -> Path:
+    return path.with_name(f"{path.name}.parts")
