@@ -31,6 +31,7 @@ __all__ = [
     "RunnerPool",
     "core_count",
     "frozen",
+    "give_back_device_memory",
     "give_back_memory",
     "has_fast_bfloat16",
     "pick_device",
@@ -79,6 +80,14 @@ def give_back_memory() -> None:
     except (AttributeError, OSError, TypeError):  # another C library
         return
     trim(0)
+
+
+def give_back_device_memory(device: torch.device) -> None:
+    """Hand what PyTorch keeps for later back to the devices of this kind, for other programs and for larger pieces."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def pick_devices(device: str) -> list[torch.device]:
@@ -136,26 +145,25 @@ class Runner:
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Refined values ``(b, c, [z,] y, x)`` float32 of values ``(b, c, [z,] y, x)`` float32."""
         x = torch.from_numpy(values)
-        with torch.inference_mode():
-            if self.device.type != "cuda":
-                return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
-            with torch.cuda.stream(_own_stream(self.device)), _WITHOUT_TF32:
-                return self.forward(x.pin_memory().to(self.device, non_blocking=True)).to("cpu", torch.float32).numpy()
+        try:
+            with torch.inference_mode():
+                if self.device.type != "cuda":
+                    return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
+                with torch.cuda.stream(_own_stream(self.device)), _WITHOUT_TF32:
+                    fine = self.forward(x.pin_memory().to(self.device, non_blocking=True))
+                    return fine.to("cpu", torch.float32).numpy()
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(f"the device {self.device} ran out of memory on a tile of {values.shape}") from error
 
     def forward(self, x: Tensor) -> Tensor:
         """The same on a tensor that lies on the device already."""
-        try:
-            base = self.network.interpolate(x)
-            detail = (self.compiled or self.residual_network.residual)(self.lowered(x))
-            if detail is None:
-                assert base is not None
-                return base
-            detail = detail.to(torch.float32)
-            return detail if base is None else base + detail
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"the {self.device.type} device ran out of memory on a tile of {tuple(x.shape)}"
-            ) from error
+        base = self.network.interpolate(x)
+        detail = (self.compiled or self.residual_network.residual)(self.lowered(x))
+        if detail is None:
+            assert base is not None
+            return base
+        detail = detail.to(torch.float32)
+        return detail if base is None else base + detail
 
     def lowered(self, x: Tensor) -> Tensor:
         """``x`` in the residual's type and the memory layout that is fastest for it."""

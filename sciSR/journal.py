@@ -197,8 +197,9 @@ def parted_source(source: BlockSource) -> PartedSource | None:
 
 
 def _records(source: BlockSource) -> list[dict[str, Any]]:
-    """What the source and those that it follows say of themselves."""
-    own = [source.record()] if hasattr(source, "record") else []
+    """What the source and those that it follows say of themselves, but for what happened while they ran."""
+    said = source.record() if hasattr(source, "record") else None
+    own = [] if said is None else [{k: v for k, v in said.items() if k != "out_of_memory"}]
     return own + (_records(source.inner) if isinstance(source, FollowingSource) else [])
 
 

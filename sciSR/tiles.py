@@ -7,10 +7,11 @@ depend on the plan alone.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciSR.backends import Runner, RunnerPool, core_count
+from sciSR.backends import Runner, RunnerPool, core_count, give_back_device_memory
 from sciSR.encoding import work_dtype
 from sciSR.errors import ResourceError
 from sciSR.filling import fill_invalid
@@ -33,6 +34,8 @@ from sciSR.tiling import Tile, TilePlan
 __all__ = ["TileJob", "UpscaledSource", "fitting_plan", "gathered", "worker_count"]
 
 _SMALLEST_TILE = 16
+_COUNTING = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class TileJob:
         intensity: physical values to the network's and back.
         order: for each of the network's spatial axes, which spatial axis of the raster it runs along.
         fill_reach: pixels that holes are closed, 0 where the raster cannot have any.
+        shortages: how often a device without room led to ``batches_halved`` and ``tiles_cut`` in the middle of a run.
     """
 
     raster: Raster
@@ -54,6 +58,7 @@ class TileJob:
     intensity: IntensityMap
     order: tuple[int, ...]
     fill_reach: int
+    shortages: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def out_channels(self) -> int:
@@ -62,10 +67,60 @@ class TileJob:
         return spec.out_channels if spec.in_channels > 1 else len(self.raster.channels)
 
     def run(self, tile: Tile, time: int | None) -> Block:
-        """Refined physical values of the tile's core, one time step, all channels."""
+        """Refined physical values of the tile's core, one time step, all channels.
+
+        Where the device runs out of memory, which another program may have taken since the plan was made, the batch is
+        run in halves, and what does not fit even so in smaller tiles with the same halo.
+
+        Raises:
+            ResourceError: not even a small tile fits.
+        """
         values, valid, holes = self.load(tile, time)
-        refined = self.to_raster_axes(self.runner(self.to_network_axes(values)), tile.read)
-        return self.finish(refined, valid, holes, tile, time)
+        refined = self._refined(self.to_network_axes(values))
+        if refined is not None:
+            return self.finish(self.to_raster_axes(refined, tile.read), valid, holes, tile, time)
+        self._count("tiles_cut")
+        lead = self.lead(time, self.out_channels)
+        parts = [(lead + part.write, self.run(part, time)) for part in self._parts(tile)]
+        return gathered(parts, lead + tile.write)
+
+    def _refined(self, batch: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The network's output, or None where the device has no room for a single image."""
+        try:
+            return self.runner(batch)
+        except ResourceError as error:
+            _log.warning("%s: %s; it is computed in parts", self.raster.name, error)
+        give_back_device_memory(self.runner.device)  # here, where the failed call's tensors are gone
+        if len(batch) == 1:
+            return None
+        self._count("batches_halved")
+        done = []
+        for half in np.array_split(batch, 2):
+            refined = self._refined(half)
+            if refined is None:
+                return None
+            done.append(refined)
+        return np.concatenate(done)
+
+    def _count(self, what: str) -> None:
+        with _COUNTING:
+            self.shortages[what] += 1
+
+    def _parts(self, tile: Tile) -> list[Tile]:
+        """The tile in smaller ones."""
+        sizes = tuple(core.stop - core.start for core in tile.core)
+        smaller = _halved(sizes, self.plan.alignment)
+        if smaller == sizes or not self.runner.network.spec.exact_tiling:
+            why = "which is the smallest" if smaller == sizes else "and the network's windows cannot be cut"
+            raise ResourceError(
+                f"{self.raster.name}: the {self.runner.device.type} device ran out of memory on a tile of "
+                f"{' x '.join(map(str, sizes))} pixels, {why}; end other programs there, or take device cpu"
+            )
+        cuts = [
+            [slice(at, min(at + n, core.stop)) for at in range(core.start, core.stop, n)]
+            for core, n in zip(tile.core, smaller, strict=True)
+        ]
+        return [self.plan.around(core) for core in product(*cuts)]
 
     def load(self, tile: Tile, time: int | None) -> tuple[NDArray[np.float32], NDArray[Any] | None, bool]:
         """Filled, normalised values ``(c, spatial…)`` of the tile's read window, and validity of its core."""
@@ -175,7 +230,11 @@ class UpscaledSource:
         return lead + tuple(min(t * s, n) for t, s, n in zip(plan.tile, plan.scale, plan.output_shape, strict=True))
 
     def record(self) -> dict[str, Any]:
-        """Plan, network, precision and intensity map as plain values: what decides the bytes of the result."""
+        """Plan, network, precision and intensity map as plain values: what decides the bytes of the result.
+
+        ``out_of_memory`` goes on counting while the source is read: what was run in parts because a device had no room
+        differs from the plan's own values by rounding.
+        """
         job = self.job
         return {
             **self.facts,
@@ -185,6 +244,7 @@ class UpscaledSource:
             "fill_reach": job.fill_reach,
             "intensity": {"center": job.intensity.center, "scale": job.intensity.scale, "floor": job.intensity.floor},
             **job.runner.record(),
+            "out_of_memory": job.shortages,
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,7 +258,12 @@ class UpscaledSource:
         self._lock = threading.Lock()
 
     def read(self, window: Window) -> Block:
-        """The values under ``window``: the tiles it meets are run, the last few kept for the next call."""
+        """The values under ``window``: all of them as :meth:`stream` gives them, each computed once.
+
+        For less, the tiles it meets are run, the last few kept for the next call.
+        """
+        if window == tuple(slice(0, n) for n in self._shape) and len(self.times) * len(self.job.plan) > 1:
+            return gathered(self.stream(), window, self.dtype)
         spatial = window[len(self._shape) - len(self.job.plan.shape) :]
         times = self.times if self.times == [None] else self.times[window[0]]
         keys = product(times, self.job.plan.covering(spatial))
@@ -263,24 +328,45 @@ class UpscaledSource:
 
 
 def fitting_plan(job: TileJob) -> TilePlan:
-    """The job's plan, its tiles halved until one fits into the device's memory; tried on the largest, before the run.
+    """The job's plan, its tiles halved until one fits into the memory of every device; tried before the run.
 
     Raises:
         ResourceError: not even a small tile fits.
     """
     plan = job.plan
-    while True:
-        sizes = [min(n, t + 2 * h) for n, t, h in zip(plan.shape, plan.tile, plan.halo, strict=True)]
-        values = np.zeros((len(job.raster.channels), *sizes), np.float32)
-        try:
-            job.runner(job.to_network_axes(values))
-        except ResourceError:
-            smaller = tuple(max(a, t // 2 // a * a) for t, a in zip(plan.tile, plan.alignment, strict=True))
-            if smaller == plan.tile or max(smaller) < _SMALLEST_TILE:
-                raise
+    runners = job.runner.runners if isinstance(job.runner, RunnerPool) else (job.runner,)
+    for runner in runners:
+        while not _fits(replace(job, runner=runner, plan=plan)):
+            smaller = _halved(plan.tile, plan.alignment)
+            if smaller == plan.tile:
+                raise ResourceError(
+                    f"{job.raster.name}: the device {runner.device} has no room for a tile of "
+                    f"{' x '.join(map(str, plan.tile))} pixels; end other programs there, or take device cpu"
+                )
             plan = replace(plan, tile=smaller)
-        else:
-            return plan
+    return plan
+
+
+def _fits(job: TileJob) -> bool:
+    """Whether the plan's largest tile fits into the device's memory."""
+    plan = job.plan
+    sizes = [min(n, t + 2 * h) for n, t, h in zip(plan.shape, plan.tile, plan.halo, strict=True)]
+    try:
+        job.runner(job.to_network_axes(np.zeros((len(job.raster.channels), *sizes), np.float32)))
+    except ResourceError:
+        pass
+    else:
+        return True
+    give_back_device_memory(job.runner.device)
+    return False
+
+
+def _halved(sizes: tuple[int, ...], alignment: tuple[int, ...]) -> tuple[int, ...]:
+    """Half of each size in whole strides, but not below the smallest tile; what is no larger than that stays."""
+    least = [-(-_SMALLEST_TILE // a) * a for a in alignment]
+    return tuple(
+        n if n <= low else max(low, -(-n // 2 // a) * a) for n, low, a in zip(sizes, least, alignment, strict=True)
+    )
 
 
 def worker_count(device: torch.device, plan: TilePlan) -> int:

@@ -110,13 +110,17 @@ class TilePlan:
 
     def at(self, position: tuple[int, ...]) -> Tile:
         """Tile by its position along each axis."""
-        parts = [self._axis(axis, k) for axis, k in enumerate(position)]
+        cores = zip(position, self.tile, self.shape, strict=True)
+        return self.around(tuple(slice(k * tile, min((k + 1) * tile, n)) for k, tile, n in cores))
+
+    def around(self, core: _Window) -> Tile:
+        """The tile with this core, whether or not it is one of the plan's own."""
+        parts = [self._axis(axis, part.start, part.stop) for axis, part in enumerate(core)]
         read, core, keep, write = zip(*parts, strict=True)
         return Tile(read, core, keep, write)
 
-    def _axis(self, axis: int, k: int) -> tuple[slice, slice, slice, slice]:
-        n, tile, halo, s = self.shape[axis], self.tile[axis], self.halo[axis], self.scale[axis]
-        start, stop = k * tile, min((k + 1) * tile, n)
+    def _axis(self, axis: int, start: int, stop: int) -> tuple[slice, slice, slice, slice]:
+        n, halo, s = self.shape[axis], self.halo[axis], self.scale[axis]
         align = self.alignment[axis]
         first = max(0, start - halo) // align * align
         last = min(n, -(-(stop + halo) // align) * align)

@@ -1,19 +1,15 @@
 """Devices by name, pools of them, compiled networks, tiles that shrink to fit."""
 
 import pickle
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from sciSR.backends import RunnerPool, frozen, has_fast_bfloat16, pick_device, pick_devices, prepare
-from sciSR.errors import InputError, ResourceError
+from sciSR.errors import InputError
 from sciSR.inference import upscale
 from sciSR.networks import build_network
-from sciSR.tiles import TileJob, UpscaledSource, fitting_plan
 from tests.test_inference import _network, _scene, _streamed
 
 
@@ -50,28 +46,6 @@ def test_runners_and_pools_travel_to_other_processes() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(runner))(x), runner(x))
     pool = RunnerPool([runner, runner])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(pool))(x), runner(x))
-
-
-def test_tiles_are_halved_until_they_fit() -> None:
-    network = _network(ndim=2, in_channels=4, scale=2)
-    source = upscale(_scene(), network, tile=48, precision="float32").source
-    assert isinstance(source, UpscaledSource)
-
-    class Small:
-        """A device on which nothing above 40 pixels fits."""
-
-        def __init__(self, limit: int) -> None:
-            self.network, self.limit = network, limit
-
-        def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
-            if max(values.shape[2:]) > self.limit:
-                raise ResourceError("out of memory")
-            return values
-
-    job: TileJob = replace(source.job, runner=Small(40))  # type: ignore[arg-type]
-    assert fitting_plan(job).tile == (24, 24)
-    with pytest.raises(ResourceError):
-        fitting_plan(replace(job, runner=Small(5)))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sciSR.errors import InputError
-from sciSR.tiling import TilePlan, central
+from sciSR.tiling import Tile, TilePlan, central
 
 
 @given(st.integers(1, 99), st.data())
@@ -54,16 +54,31 @@ def test_cores_and_outputs_cover_exactly_once(plan: TilePlan) -> None:
     assert (count(plan.output_shape, [t.write for t in tiles]) == 1).all()
 
 
+def _check_read(plan: TilePlan, tile: Tile) -> None:
+    for read, core, n, halo, align in zip(tile.read, tile.core, plan.shape, plan.halo, plan.alignment, strict=True):
+        assert 0 <= read.start <= max(0, core.start - halo)
+        assert min(n, core.stop + halo) <= read.stop <= n
+        assert read.start % align == 0
+        # never more than the alignment asks for
+        assert max(0, core.start - halo) - read.start < align
+        assert read.stop - min(n, core.stop + halo) < align
+
+
 @given(plans())
 def test_read_holds_core_and_halo_and_stays_inside(plan: TilePlan) -> None:
     for tile in plan:
-        for read, core, n, halo, align in zip(tile.read, tile.core, plan.shape, plan.halo, plan.alignment, strict=True):
-            assert 0 <= read.start <= max(0, core.start - halo)
-            assert min(n, core.stop + halo) <= read.stop <= n
-            assert read.start % align == 0
-            # never more than the alignment asks for
-            assert max(0, core.start - halo) - read.start < align
-            assert read.stop - min(n, core.stop + halo) < align
+        _check_read(plan, tile)
+
+
+@given(plans(), st.data())
+def test_any_core_makes_a_tile(plan: TilePlan, data: st.DataObject) -> None:
+    ends = [sorted(data.draw(st.sets(st.integers(0, n), min_size=2, max_size=2))) for n in plan.shape]
+    tile = plan.around(tuple(slice(*end) for end in ends))
+    assert [[core.start, core.stop] for core in tile.core] == ends
+    _check_read(plan, tile)
+    for read, core, keep, write, s in zip(tile.read, tile.core, tile.keep, tile.write, plan.scale, strict=True):
+        assert (write.start, write.stop) == (core.start * s, core.stop * s)
+        assert (read.start * s + keep.start, read.start * s + keep.stop) == (write.start, write.stop)
 
 
 @given(plans())
