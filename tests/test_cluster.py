@@ -11,6 +11,7 @@ import torch
 import sciSR
 from sciSR.cluster import compute_parts, save_on_cluster
 from sciSR.errors import InputError, MetadataWarning
+from sciSR.finishing import finish
 from sciSR.journal import file_checksum, parted_source
 from sciSR.networks import build_network
 from sciSR.networks.spec import SRNetwork
@@ -231,6 +232,16 @@ def test_another_type_or_place_begins_a_store_of_its_own(tmp_path: Path) -> None
         assert file_checksum(other) == file_checksum(target) == file_checksum(alone)
 
 
+def test_what_later_steps_make_is_written_from_parts(tmp_path: Path) -> None:
+    scene = sciSR.open_raster(DATA / "sentinel2_crop.tif").crop(y=slice(0, 60), x=slice(0, 60))
+    result = finish(sciSR.upscale(scene, _network(), workers=1, precision="float32", tile=32), sharpen=0.5)
+    alone = sciSR.save_raster(result, tmp_path / "alone.tif")
+    with _threads(1) as client:
+        target = save_on_cluster(result, tmp_path / "x.tif", client)
+    assert target.read_bytes() == alone.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone.tif", "x.tif"]
+
+
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
     scene = sciSR.open_raster(DATA / "sentinel2_crop.tif")
     result = sciSR.upscale(scene, _network(), tile=64)
@@ -238,6 +249,7 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
         compute_parts(result, tmp_path / "x.tif", "tcp://127.0.0.1:1")
     with pytest.raises(InputError, match="result of a network"):
         compute_parts(scene, tmp_path / "x.tif", "tcp://127.0.0.1:1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_dask_view_of_a_result_has_its_values() -> None:
