@@ -5,7 +5,7 @@
 #   benchmarks/gpu.sh                            there: check (at most 2.5 minutes), train (19), bench (5)
 #   benchmarks/gpu.sh check bench                some of it
 #   MINUTES=8 benchmarks/gpu.sh train mri-x2 mri-z4    two of the networks in 8 minutes, all told
-#   benchmarks/gpu.sh --cpu-dry                  the whole script in small on a CPU, to see that it works
+#   benchmarks/gpu.sh --cpu-dry                  the whole script in small on a CPU, to see that it works: four minutes of a core
 #
 # MINUTES is what the networks that are named may take together, reading and scoring included (17 where it is not set).
 # Where one command may take ten minutes, as on a lent machine, split it:
