@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,25 +18,22 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from sciSR.filter_rows import FilterRows, Frames, SummedRows
 from sciSR.filters import FewFilter, Filter, TileFilter, is_few, is_tiled
 from sciSR.networks.attention import ChannelAttention
 from sciSR.networks.blocks import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import NetworkSpec, SRNetwork
 from sciSR.networks.upsamplers import CubicUpsampling
 from sciSR.row_ops import (
     ROWS,
-    AddedRows,
-    Buffers,
     ConvolutionRows,
     CroppedRows,
-    FilterRows,
     Join,
     NotStreamableError,
     PaddedRows,
     Pointwise,
     RowOp,
-    SummedRows,
     TransposedRows,
     UpsampledRows,
 )
@@ -116,21 +113,15 @@ class RowStream:
         self._gently = gently
         self._widens, self._wide_rows = program.widens, wide_rows
         self._ops = [make() for _, make in program.nodes]
-        shared = Buffers()
-        for op in self._ops:
-            if isinstance(op, FilterRows):
-                op.buffers = shared
         self._inputs = [inputs for inputs, _ in program.nodes]
-        for number, op in enumerate(self._ops):
-            if isinstance(op, AddedRows):
-                op.keeper = self._keeper(self._inputs[number][1], number)
+        filtering = {number: op for number, op in enumerate(self._ops) if isinstance(op, FilterRows)}
+        frames = Frames(max((m for op in filtering.values() for m in op.margins), default=0))
+        for number, op in filtering.items():
+            op.frames = frames
+            keepers = (n for n in range(number) if n in filtering and self._inputs[n][0] == self._inputs[number][-1])
+            op.keeper = filtering.get(next(keepers, -1))
         uses = [i for inputs in self._inputs for i in inputs]
         self._last_use = {value: max(n for n, inputs in enumerate(self._inputs) if value in inputs) for value in uses}
-
-    def _keeper(self, value: int, before: int) -> FilterRows | None:
-        """The operation, of those before another, that keeps the last rows of a value."""
-        keepers = (op for op, inputs in zip(self._ops[:before], self._inputs, strict=False) if inputs == (value,))
-        return next((op for op in keepers if isinstance(op, FilterRows)), None)
 
     def feed(self, x: Tensor, *, last: bool) -> Iterator[Tensor]:
         """Refined rows as they get ready after the rows ``x`` ``(b, c, rows, …)``, in some portions or none.
@@ -217,36 +208,34 @@ class _Tracer(fx.Tracer):
 
 def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -> RowProgram:
     number: dict[fx.Node, int] = {}
-    width: dict[fx.Node, float] = {}
     widths: list[float] = []
     nodes: list[tuple[tuple[int, ...], Callable[[], RowOp]]] = []
     modules = dict(root.named_modules())
-    filters = _filters(graph, modules) if fast else {}
-    taken_along = {node for filtered in filters.values() for node in filtered.taken_along}
+    width = _widths(graph, network.spec, modules)
+    filters = _filters(graph, modules, width) if fast else {}
+    along = {taken: node for node, filtered in filters.items() for taken in filtered.along}
     for node in graph.nodes:
         if node.op == "placeholder":
-            number[node], width[node] = 0, network.spec.in_channels
+            number[node] = 0
         elif node.op == "output":
             (result,) = node.args
             if result not in number:
                 raise NotStreamableError("it has no residual, or gives more than one tensor")
             if number[result] != len(nodes):
                 raise NotStreamableError("its output is not its last operation")
-        elif node in taken_along:
-            before = node.all_input_nodes[0]
-            number[node], width[node] = number[before], width[before]
+        elif node in along:
+            number[node] = number[along[node]]
         elif node.op != "get_attr":
-            inputs, make = _operation(node, modules, root)
-            if node in filters:
-                make = filters[node].make
-            elif own := _own_input(node, modules):
-                inputs, make = [own, *(i for i in inputs if i is not own)], AddedRows
+            if filtered := filters.get(node):
+                inputs, make = filtered.inputs, filtered.make
+            else:
+                inputs, make = _operation(node, modules, root)
             nodes.append((tuple(number[i] for i in inputs), make))
-            if node in filters and (planes := filters[node].planes) > 1:
-                nodes.append(((len(nodes),), partial(SummedRows, planes)))
-                widths.append(0)  # never wider than what it sums
-            number[node], width[node] = len(nodes), _width(node, width, modules)
             widths.append(width[node])
+            if filtered and filtered.planes > 1:
+                nodes.append(((len(nodes),), partial(SummedRows, filtered.planes)))
+                widths.append(0)  # never wider than what it sums
+            number[node] = len(nodes)
     unit = math.lcm(*(filtered.filters.tile[0] for filtered in filters.values()))
     widens = _widening(widths, nodes)
     widest, narrow = (math.ceil(max(network.spec.in_channels, *v)) for v in (widths, widths[:widens]))
@@ -255,10 +244,17 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
 
 @dataclass(frozen=True)
 class _Filtered:
-    """A convolution in machine code of our own, and the operations after it that are computed with it."""
+    """A convolution in machine code of our own.
+
+    Attributes:
+        filters: that compute it.
+        inputs: what it takes, and what is added.
+        along: the operations after it that are computed with it.
+    """
 
     filters: Filter
-    taken_along: tuple[fx.Node, ...]
+    inputs: list[fx.Node]
+    along: tuple[fx.Node, ...] = ()
 
     @property
     def planes(self) -> int:
@@ -266,34 +262,60 @@ class _Filtered:
         return self.filters.planes if isinstance(self.filters, FewFilter) else 1
 
     def make(self) -> RowOp:
-        return FilterRows(self.filters)
+        return FilterRows(self.filters, adds=len(self.inputs) > 1)
 
 
-def _filters(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, _Filtered]:
+def _filters(
+    graph: fx.Graph, modules: dict[str, nn.Module], width: Mapping[fx.Node, float]
+) -> dict[fx.Node, _Filtered]:
     """The convolutions that are computed in our own code; one used twice is made ready once."""
-    made: dict[tuple[int, ...], Filter] = {}
+    made: dict[tuple[Any, ...], Filter] = {}
     found: dict[fx.Node, _Filtered] = {}
+    before: set[fx.Node] = set()
     for node in graph.nodes:
         module = _module(node, modules)
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and (is_tiled(module) or is_few(module)):
-            found[node] = _filtered(node, module, modules, made)
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and is_tiled(module):
+            found[node] = _tiled(node, module, modules, [n for n in before if width.get(n) == width[node]], made)
+        elif isinstance(module, nn.Conv2d | nn.Conv3d) and is_few(module):
+            key = (module,)
+            made[key] = made.get(key) or FewFilter(module)
+            found[node] = _Filtered(made[key], list(node.all_input_nodes))
+        before.add(node)
     return found
 
 
-def _filtered(
-    node: fx.Node, module: nn.Conv2d | nn.Conv3d, modules: dict[str, nn.Module], made: dict[tuple[int, ...], Filter]
+def _tiled(
+    node: fx.Node,
+    module: nn.Conv2d | nn.Conv3d,
+    modules: dict[str, nn.Module],
+    alike: Sequence[fx.Node],
+    made: dict[tuple[Any, ...], Filter],
 ) -> _Filtered:
-    if not is_tiled(module):
-        key: tuple[int, ...] = (id(module),)
-        made[key] = made.get(key) or FewFilter(module)
-        return _Filtered(made[key], ())
-    after = next(iter(node.users)) if len(node.users) == 1 else None
+    """A convolution by tiles, with the shuffle or activation and the sum after it; ``alike``: what may be added."""
+    inputs, along = list(node.all_input_nodes), []
+    after = _only_user(node)
     follower = _module(after, modules)
     slope, fine = _slope(follower), _fine(follower)
-    along = (after,) if after is not None and (slope is not None or fine is not None) else ()
-    key = (id(module), *(id(follower) for _ in along))
-    made[key] = made.get(key) or TileFilter(module, slope=slope, fine=fine)
-    return _Filtered(made[key], along)
+    if after is not None and (slope is not None or fine is not None):
+        along, after = [after], _only_user(after)
+    other = None if fine else _other_summand(after, along[-1] if along else node)
+    if after is not None and other is not None and other in alike:
+        along, inputs = [*along, after], [*inputs, other]
+    key = (module, *(_module(n, modules) for n in along), len(inputs))
+    made[key] = made.get(key) or TileFilter(module, slope=slope, fine=fine, adds=len(inputs) > 1)
+    return _Filtered(made[key], inputs, tuple(along))
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _other_summand(node: fx.Node | None, summand: fx.Node) -> fx.Node | None:
+    """What a plain sum of two adds to one of them."""
+    if node is None or node.target not in (operator.add, operator.iadd, torch.add) or node.kwargs:
+        return None
+    others = [a for a in node.args if a is not summand]
+    return others[0] if len(others) == 1 and isinstance(others[0], fx.Node) else None
 
 
 def _module(node: fx.Node | None, modules: dict[str, nn.Module]) -> nn.Module | None:
@@ -307,16 +329,6 @@ def _fine(module: nn.Module | None) -> tuple[int, ...] | None:
     return module.factors if isinstance(module, PixelShuffle) else None
 
 
-def _own_input(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """Of a sum of two, the one that a convolution made for it alone."""
-    inputs = node.all_input_nodes
-    if node.target not in (operator.add, operator.iadd, torch.add) or node.kwargs or len(inputs) != 2:
-        return None
-    convolutions = nn.Conv2d | nn.Conv3d
-    own = (i for i in inputs if len(i.users) == 1 and isinstance(_module(i, modules), convolutions))
-    return next(own, None) if all(isinstance(a, fx.Node) for a in node.args) else None
-
-
 def _slope(module: nn.Module | None) -> float | Tensor | None:
     """What an activation multiplies negative values by, or None for any other operation."""
     if isinstance(module, nn.ReLU):
@@ -326,8 +338,18 @@ def _slope(module: nn.Module | None) -> float | Tensor | None:
     return module.weight if isinstance(module, nn.PReLU) else None
 
 
-def _width(node: fx.Node, width: dict[fx.Node, float], modules: dict[str, nn.Module]) -> float:
-    """How many values one input pixel becomes."""
+def _widths(graph: fx.Graph, spec: NetworkSpec, modules: dict[str, nn.Module]) -> dict[fx.Node, float]:
+    """How many values one input pixel becomes, per operation."""
+    width: dict[fx.Node, float] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            width[node] = spec.in_channels
+        elif node.op not in ("get_attr", "output"):
+            width[node] = _width(node, width, modules, spec.ndim)
+    return width
+
+
+def _width(node: fx.Node, width: dict[fx.Node, float], modules: dict[str, nn.Module], ndim: int) -> float:
     taken = [width[i] for i in node.all_input_nodes if i in width]
     module = _module(node, modules)
     if isinstance(module, nn.Conv2d | nn.Conv3d):
@@ -337,14 +359,14 @@ def _width(node: fx.Node, width: dict[fx.Node, float], modules: dict[str, nn.Mod
     if isinstance(module, CubicUpsampling):
         return taken[0] * math.prod(module.scale)
     if isinstance(module, nn.Upsample):
-        factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * 2
+        factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * ndim
         return taken[0] * math.prod(float(f or 1) for f in factors)
     return sum(taken) if node.target is torch.cat else max(taken, default=0.0)
 
 
 def _widening(widths: Sequence[float], nodes: Sequence[tuple[tuple[int, ...], Any]]) -> int | None:
-    """The operation after the first, of one input, that more than doubles what was the most before it."""
-    for number in range(1, len(widths)):
+    """The operation of one input, in the second half, that more than doubles what was the most before it."""
+    for number in range(max(1, len(widths) // 2), len(widths)):
         if widths[number] > 2 * max(widths[:number]) and len(nodes[number][0]) == 1:
             return number
     return None

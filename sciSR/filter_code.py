@@ -92,19 +92,21 @@ class Shape:
 
 
 @cache
-def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]) -> Callable[..., None]:
+def by_tiles(
+    channels: int, results: int, depth: int, fine: tuple[int, int, int], *, adds: bool = False
+) -> Callable[..., None]:
     """The machine code of a convolution by tiles: for so many channels, planes of weights, and finer pixels.
 
     It takes whole numbers:
 
-    - x, x_row, x_plane: address of ``(planes, y, x, c)`` float32 with a margin of one and whole tiles; floats per row
-      and per plane;
+    - x: address of the addresses ``(planes, height)`` of rows ``(x, c)`` float32, with a margin of one and whole tiles;
     - planes: of x; across: tiles along x; first, last: tiles to compute, numbered along x, then y; block: how many at
       a time;
     - weights: address of ``(36, panels, depth * c, panel)``; bias, slope: of one value per result; negative results are
       multiplied by the slope (1: no activation);
-    - y, depth, rows, columns: address of ``(depth * fz, rows * fy, columns * fx, c)`` and its size in coarse pixels;
-      tiles may exceed it. Results lie ordered as ``(fz, fy, fx, c)``;
+    - y, y_row, y_plane: address of ``(depth * fz, rows * fy, columns * fx, c)``, floats per row and per plane; depth,
+      rows, columns: its size in coarse pixels; tiles may exceed it. Results lie ordered as ``(fz, fy, fx, c)``;
+    - other: address of the addresses ``(depth, rows)`` of rows ``(x, c)`` that are added, if ``adds``;
     - tiles, product, lines: addresses of ``(36, planes, lines, c)`` and ``(36, planes, lines, padded)`` for use in
       between; a line for each tile of a block, up to a multiple of ``rows`` of :class:`Shape`.
     """
@@ -113,7 +115,7 @@ def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]
     loops = (
         _to_tiles(module, channels),
         _products(module, depth, channels, shape),
-        _from_tiles(module, shape, fine),
+        _from_tiles(module, shape, fine, adds),
     )
     _all(module, *loops)
     return _built(module, "convolve", len(_ALL))
@@ -125,9 +127,10 @@ def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callabl
 
     It takes whole numbers:
 
-    - x, x_row, x_plane: address of ``(planes, y, x, c)`` float32 with margins of half a kernel; floats per row, plane;
+    - x: address of the addresses ``(planes, height)`` of rows ``(x, c)`` float32, with margins of half a kernel;
     - weights: address of ``(z, y, x, results, c)``; bias: of one value per result;
-    - y, rows, columns: address of ``(planes, rows, columns, results)`` and its size;
+    - y, y_row, y_plane: address of ``(planes, rows, columns, results)``, floats per row and per plane; rows, columns:
+      its size;
     - first, last: rows to compute, numbered along y, then z.
     """
     module = ir.Module()
@@ -237,6 +240,11 @@ class _Code:
             vector = self.add(*halves)
         return self.build.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
+    def address(self, table: Any, number: Any) -> Any:
+        """The address that stands at this place of a table."""
+        place = self.build.add(table, self.build.mul(number, self.number(8)))
+        return self.build.load(self.build.inttoptr(place, _INDEX.as_pointer()), align=8)
+
     def _at(self, base: Any, offset: Any, kind: ir.Type | None = None) -> Any:
         address = self.build.add(base, self.build.mul(offset, self.number(4)))
         return self.build.inttoptr(address, (kind or self.vector).as_pointer())
@@ -277,21 +285,17 @@ class _Code:
 
 def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
     """Tiles of x, transformed: in each of 36 lots and each plane a line for a tile."""
-    code = _Code(
-        module, "to_tiles", ("x", "x_row", "x_plane", "planes", "across", "first", "count", "tiles", "lines"), channels
-    )
+    names = ("x", "height", "planes", "across", "first", "count", "tiles", "lines")
+    code = _Code(module, "to_tiles", names, channels)
     b = code.build
     with code.loop(code["count"]) as n:
         y, x = code.divided(b.add(code["first"], n), code["across"])
-        corner = code.sum((y, 4, code["x_row"]), (x, 4 * channels))
         with code.loop(code["planes"]) as z:
             line = code.sum((z, code["lines"]), n)
+            sources = [code.address(code["x"], code.sum((z, code["height"]), (y, 4), r)) for r in range(6)]
             with code.loop(code.number(channels), code.width) as c:
-                start = code.sum(corner, (z, code["x_plane"]), c)
-                rows = []
-                for r in range(6):
-                    row = code.sum(start, (r, code["x_row"]))
-                    rows.append(code.six([code.load(code["x"], code.sum(row, i * channels)) for i in range(6)]))
+                places = [code.sum((x, 4 * channels), i * channels, c) for i in range(6)]
+                rows = [code.six([code.load(source, place) for place in places]) for source in sources]
                 for i in range(6):
                     for r, value in enumerate(code.six([row[i] for row in rows])):
                         place = code.sum((6 * r + i, code["planes"], code["lines"], channels), (line, channels), c)
@@ -332,9 +336,12 @@ def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.
     return code.function
 
 
-def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int]) -> ir.Function:
+_OUT = ("y", "y_row", "y_plane", "depth", "rows", "columns", "bias", "slope", "other")
+
+
+def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int], adds: bool) -> ir.Function:
     """Results of the products, where they lie inside of y."""
-    names = ("product", "lines", "planes", "across", "first", "count", "y", "depth", "rows", "columns", "bias", "slope")
+    names = ("product", "lines", "planes", "across", "first", "count", *_OUT)
     parts = math.prod(fine)
     channels = shape.results // parts
     code = _Code(module, "from_tiles", names, channels)
@@ -362,17 +369,17 @@ def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int]) -> 
                         raised = code.add(value, bias)
                         falling = b.fmul(raised, slope, flags=_FUSED)
                         active = b.select(b.fcmp_ordered(">", raised, zero), raised, falling)
-                        row = code.sum((plane, code["rows"], fine[1]), (y, fine[1]), into_y)
-                        pixel = code.sum((row, code["columns"], fine[2]), (x, fine[2]), into_x)
-                        code.store(active, code["y"], code.sum((pixel, channels), c))
+                        if adds:
+                            other = code.address(code["other"], code.sum((z, code["rows"]), y))
+                            active = code.add(active, code.load(other, code.sum((x, channels), c)))
+                        row = code.sum((plane, code["y_plane"]), (code.sum((y, fine[1]), into_y), code["y_row"]))
+                        pixel = code.sum((x, fine[2]), into_x)
+                        code.store(active, code["y"], code.sum(row, (pixel, channels), c))
     b.ret_void()
     return code.function
 
 
-_ALL = (
-    *("x", "x_row", "x_plane", "planes", "across", "first", "last", "block"),
-    *("weights", "bias", "slope", "y", "depth", "rows", "columns", "tiles", "product", "lines"),
-)
+_ALL = ("x", "height", "planes", "across", "first", "last", "block", "weights", *_OUT, "tiles", "product", "lines")
 
 
 def _all(module: ir.Module, to_tiles: ir.Function, products: ir.Function, from_tiles: ir.Function) -> None:
@@ -386,15 +393,15 @@ def _all(module: ir.Module, to_tiles: ir.Function, products: ir.Function, from_t
         first, left = b.add(code["first"], done), b.sub(total, done)
         count = b.select(b.icmp_signed("<", left, code["block"]), left, code["block"])
         sides = [code[name] for name in ("tiles", "weights", "product")]
-        into = [code[name] for name in ("x", "x_row", "x_plane", "planes", "across")]
+        into = [code[name] for name in ("x", "height", "planes", "across")]
         b.call(to_tiles, [*into, first, count, code["tiles"], code["lines"]])
         b.call(products, [*sides, count, *(code[name] for name in ("planes", "depth", "lines"))])
-        out = [code[name] for name in ("y", "depth", "rows", "columns", "bias", "slope")]
-        b.call(from_tiles, [code["product"], code["lines"], code["planes"], code["across"], first, count, *out])
+        out = [code[name] for name in ("product", "lines", "planes", "across")]
+        b.call(from_tiles, [*out, first, count, *(code[name] for name in _OUT)])
     b.ret_void()
 
 
-_FEW = ("x", "x_row", "x_plane", "weights", "bias", "y", "rows", "columns", "first", "last")
+_FEW = ("x", "height", "weights", "bias", "y", "y_row", "y_plane", "rows", "columns", "first", "last")
 
 
 def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, int, int]) -> None:
@@ -403,30 +410,31 @@ def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, i
     b = code.build
     together = max(1, min(4, registers().sums // results))
     with code.loop(b.sub(code["last"], code["first"])) as n:
-        number = b.add(code["first"], n)
-        z, y = code.divided(number, code["rows"])
-        corner = code.sum((z, code["x_plane"]), (y, code["x_row"]))
+        z, y = code.divided(b.add(code["first"], n), code["rows"])
+        corner = code.sum((z, code["height"]), y)
+        row = code.sum((z, code["y_plane"]), (y, code["y_row"]))
         groups, left = code.divided(code["columns"], code.number(together))
         with code.loop(groups) as group:
             x = b.mul(group, code.number(together))
-            _few_pixels(code, channels, results, kernel, together, corner, code.sum((number, code["columns"]), x), x)
+            _few_pixels(code, channels, results, kernel, together, corner, row, x)
         with code.loop(left) as rest:
             x = code.sum((groups, together), rest)
-            _few_pixels(code, channels, results, kernel, 1, corner, code.sum((number, code["columns"]), x), x)
+            _few_pixels(code, channels, results, kernel, 1, corner, row, x)
     b.ret_void()
 
 
 def _few_pixels(
-    code: _Code, channels: int, results: int, kernel: tuple[int, int, int], count: int, corner: Any, pixel: Any, x: Any
+    code: _Code, channels: int, results: int, kernel: tuple[int, int, int], count: int, corner: Any, row: Any, x: Any
 ) -> None:
-    """The results of ``count`` pixels, from number ``pixel`` of y and column ``x`` of the rows at ``corner`` on."""
+    """The results of ``count`` pixels: from column ``x`` of a row of y on, from row number ``corner`` of x on."""
     b = code.build
     depth, height, width = (code.number(n) for n in kernel)
     zeros = [code.constant(0)] * (count * results)
-    with code.loop(depth, sums=zeros) as z, code.loop(height, sums=code.sums) as y:  # noqa: SIM117 - too long for one
+    with code.loop(depth, sums=zeros) as z, code.loop(height, sums=code.sums) as y:
+        source = code.address(code["x"], code.sum(corner, (z, code["height"]), y))
         with code.loop(code.number(channels), code.width, sums=code.sums) as c:
-            start = code.sum(corner, (z, code["x_plane"]), (y, code["x_row"]), (x, channels), c)
-            values = [code.load(code["x"], code.sum(start, i * channels)) for i in range(count + kernel[2] - 1)]
+            start = code.sum((x, channels), c)
+            values = [code.load(source, code.sum(start, i * channels)) for i in range(count + kernel[2] - 1)]
             taps = code.sum((z, height, width), (y, width))
             for i in range(kernel[2]):
                 for r in range(results):
@@ -437,6 +445,6 @@ def _few_pixels(
                         product = b.fmul(values[p + i], weight, flags=_FUSED)
                         code.sums[at] = code.add(code.sums[at], product)
     for at, total in enumerate(code.sums):
-        place = code.sum((pixel, results), at)
+        place = code.sum(row, (x, results), at)
         bias = code.load_one(code["bias"], code.number(at % results))
         code.store(b.fadd(code.total(total), bias), code["y"], place, _FLOAT)

@@ -5,7 +5,8 @@
   they are. A result differs from the plain convolution's by some 1e-6 of its range.
 - :class:`FewFilter`: many channels into a few, as at the end of a network.
 
-Both read and write channels innermost, and take the pixel shuffle or the activation that follows along.
+Both read and write channels innermost. What follows a convolution by tiles, a pixel shuffle, an activation or a sum,
+is taken along.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 __all__ = [
+    "Addresses",
     "AnyConv",
     "FewFilter",
     "Filter",
     "TileFilter",
+    "addresses",
     "filtered_weights",
     "is_available",
     "is_few",
     "is_tiled",
-    "space",
 ]
 
 _TILE = 4
@@ -43,6 +47,8 @@ _LEAST_SHARE = 2**22
 _FEW = 6
 _scratch = threading.local()
 AnyConv = nn.Conv2d | nn.Conv3d
+Addresses = NDArray[np.int64]
+"""Of the first float32 of each of several rows."""
 
 
 def is_available() -> bool:
@@ -98,14 +104,24 @@ class Filter:
     tile: tuple[int, ...]
     fine: tuple[int, ...]
 
-    def __call__(self, x: Tensor, y: Tensor) -> None:
+    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None) -> None:
         """Compute one image.
 
         Args:
-            x: ``([z,] y, x, c)`` float32, contiguous, whole tiles with the margins around.
-            y: ``([z,] y, x, results)`` float32, contiguous, without margins; written.
+            x: ``([z,] y)`` of whole tiles with the margins around: the rows ``(x, c)`` float32, which begin with the
+                margin.
+            y: ``([z,] y, x, results)`` float32, pixels side by side, without margins; written.
+            other: ``([z,] y)`` of y, for a filter that adds.
         """
         raise NotImplementedError
+
+
+def addresses(x: Tensor) -> Addresses:
+    """Where each row ``(x, c)`` of ``(…, x, c)`` lies in memory."""
+    found = np.asarray(x.data_ptr())
+    for n, stride in zip(x.shape[:-2], x.stride(), strict=False):
+        found = found[..., None] + np.arange(n) * (stride * x.element_size())
+    return found
 
 
 class TileFilter(Filter):
@@ -115,10 +131,16 @@ class TileFilter(Filter):
         module: one that :func:`is_tiled`.
         slope: of the activation for negative values, one or one per channel (0: ReLU); None: no activation.
         fine: factors of the pixel shuffle that follows.
+        adds: something of the result's size is added at last; not after a pixel shuffle.
     """
 
     def __init__(
-        self, module: AnyConv, *, slope: float | Tensor | None = None, fine: Sequence[int] | None = None
+        self,
+        module: AnyConv,
+        *,
+        slope: float | Tensor | None = None,
+        fine: Sequence[int] | None = None,
+        adds: bool = False,
     ) -> None:
         from sciSR.filter_code import WEIGHT, Shape, by_tiles
 
@@ -130,7 +152,7 @@ class TileFilter(Filter):
         self._channels, channels = int(module.in_channels), int(module.out_channels)
         self.results = channels // math.prod(self.fine)
         self._shape = Shape.of(channels)
-        self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine))
+        self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine), adds=adds)
         # the shuffle wants (c, part) and the code (part, c)
         order = torch.arange(channels).reshape(self.results, -1).T.flatten()
         weight = module.weight.detach()[order].double()
@@ -143,16 +165,20 @@ class TileFilter(Filter):
         slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float32).detach().reshape(-1)
         self._slope = slopes.expand(channels)[order].clone()
 
-    def __call__(self, x: Tensor, y: Tensor) -> None:
+    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None) -> None:
         """As every filter's; some planes at a time, so that those rows of them that tiles share stay in the cache."""
-        x, y = (v if v.dim() == 4 else v[None] for v in (x, y))
+        if y.dim() == 3:
+            x, y, other = x[None], y[None], None if other is None else other[None]
         depth, fine = x.shape[0] - self._depth + 1, _three(self.fine)[0]
-        most = max(_FEWEST_PLANES, _CACHE_BYTES // (12 * x[0, 0].nbytes) - self._depth)
+        row_bytes = 4 * y.shape[2] * self._channels
+        most = max(_FEWEST_PLANES, _CACHE_BYTES // (12 * row_bytes) - self._depth)
         for z in range(0, depth, most):
             stop = min(z + most, depth)
-            self._planes(x[z : stop + self._depth - 1], y[z * fine : stop * fine])
+            added = None if other is None else other[z:stop]
+            self._planes(x[z : stop + self._depth - 1], y[z * fine : stop * fine], added)
 
-    def _planes(self, x: Tensor, y: Tensor) -> None:
+    def _planes(self, x: Addresses, y: Tensor, other: Addresses | None) -> None:
+        x, other = np.ascontiguousarray(x), None if other is None else np.ascontiguousarray(other)
         planes = x.shape[0]
         depth, rows, columns = (n // f for n, f in zip(y.shape[:-1], _three(self.fine), strict=True))
         across = -(-columns // _TILE)
@@ -160,16 +186,17 @@ class TileFilter(Filter):
         rows_at_once = self._shape.rows
         fitting = _CACHE_BYTES // (36 * planes * (self._channels + self._shape.padded) * 4)
         most = max(1, fitting // rows_at_once) * rows_at_once
-        weights = self._weights.data_ptr(), self._bias.data_ptr(), self._slope.data_ptr()
+        pixel = self._bias.data_ptr(), self._slope.data_ptr(), 0 if other is None else other.ctypes.data
 
         def run(first: int, last: int) -> None:
             block = min(most, last - first)
             lines = -(-block // rows_at_once) * rows_at_once
-            tiles = space("tiles", 36 * planes * lines * self._channels)
-            product = space("product", 36 * planes * lines * self._shape.padded)
+            tiles = _space("tiles", 36 * planes * lines * self._channels)
+            product = _space("product", 36 * planes * lines * self._shape.padded)
             self._code(
-                *(x.data_ptr(), x.stride(1), x.stride(0), planes, across, first, last, block),
-                *(*weights, y.data_ptr(), depth, rows, columns, tiles.data_ptr(), product.data_ptr(), lines),
+                *(x.ctypes.data, x.shape[1], planes, across, first, last, block, self._weights.data_ptr()),
+                *(y.data_ptr(), y.stride(1), y.stride(0), depth, rows, columns, *pixel),
+                *(tiles.data_ptr(), product.data_ptr(), lines),
             )
 
         _shared(run, total, 36 * planes * self._weights[0].numel())
@@ -203,15 +230,18 @@ class FewFilter(Filter):
         self._code = to_few(int(module.in_channels), self.results, kernel)
         self._weights, self._bias = weights.contiguous(), bias.flatten().clone()
 
-    def __call__(self, x: Tensor, y: Tensor) -> None:
+    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None) -> None:
         """As every filter's."""
-        x = x if x.dim() == 4 else x[None]
-        depth, rows, columns = _three(y.shape[:-1])
+        assert other is None, "it adds nothing"
+        if y.dim() == 3:
+            x, y = x[None], y[None]
+        x = np.ascontiguousarray(x)
+        depth, rows, columns = y.shape[:-1]
 
         def run(first: int, last: int) -> None:
             self._code(
-                *(x.data_ptr(), x.stride(1), x.stride(0), self._weights.data_ptr(), self._bias.data_ptr()),
-                *(y.data_ptr(), rows, columns, first, last),
+                *(x.ctypes.data, x.shape[1], self._weights.data_ptr(), self._bias.data_ptr()),
+                *(y.data_ptr(), y.stride(1), y.stride(0), rows, columns, first, last),
             )
 
         _shared(run, depth * rows, columns * self._weights.numel())
@@ -247,7 +277,7 @@ def _helpers(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sciSR-filter")
 
 
-def space(name: str, size: int) -> Tensor:
+def _space(name: str, size: int) -> Tensor:
     """This thread's own memory of that name, so many float32; what is in it is left from before."""
     held: Tensor | None = getattr(_scratch, name, None)
     if held is None or held.numel() < size:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.errors import RunError
-from sciSR.filters import Filter, space
 from sciSR.networks.blocks import pad_to_multiple
 from sciSR.networks.upsamplers import CubicUpsampling
 
 __all__ = [
     "ROWS",
-    "AddedRows",
-    "Buffers",
     "ConvolutionRows",
     "CroppedRows",
-    "FilterRows",
     "Join",
     "NotStreamableError",
     "PaddedRows",
     "Pointwise",
     "RowOp",
-    "SummedRows",
     "TransposedRows",
     "UpsampledRows",
+    "after",
     "joined",
 ]
 
@@ -42,14 +34,6 @@ ROWS = 2
 
 class NotStreamableError(RunError):
     """The network has an operation that does not run row by row; the message names it."""
-
-
-def _references(arrays: list[NDArray[np.float32]]) -> list[int]:
-    return [sys.getrefcount(array) for array in arrays]
-
-
-_UNUSED = _references([np.empty(0, np.float32)])[0]
-"""References to an array that is in a list and nowhere else; every tensor on its memory adds one."""
 
 
 class RowOp:
@@ -92,7 +76,7 @@ class Join(RowOp):
         rows = min(w.shape[ROWS] for w in ready)
         if rows == 0:
             return None
-        self._waiting = [_after(w, rows) for w in ready]
+        self._waiting = [after(w, rows) for w in ready]
         return self._function([w.narrow(ROWS, 0, rows) for w in ready])
 
 
@@ -167,8 +151,9 @@ class ConvolutionRows(RowOp):
 
 def _layout(x: Tensor) -> torch.memory_format:
     """The memory layout of ``x``, so that what is joined to it does not change it."""
-    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-    return last if x.is_contiguous(memory_format=last) and x.shape[1] > 1 else torch.contiguous_format
+    if x.stride(1) != 1 or x.shape[1] == 1:
+        return torch.contiguous_format
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
 def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
@@ -178,180 +163,6 @@ def _needs_onednn(x: Tensor, m: nn.Conv2d | nn.Conv3d) -> bool:
     """
     small = x.dim() == 5 and x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] <= 20480
     return bool(small and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.enabled)
-
-
-class Buffers:
-    """Memory that is used again once nobody holds it: fresh pages cost as much time as a tenth of a convolution."""
-
-    def __init__(self) -> None:
-        self._held: list[NDArray[np.float32]] = []
-
-    def take(self, shape: tuple[int, ...]) -> Tensor:
-        """A float32 tensor of any values, of memory that no other tensor uses."""
-        size = math.prod(shape)
-        free = [n for n, count in enumerate(_references(self._held)) if count == _UNUSED]
-        fitting = [n for n in free if size <= self._held[n].size <= 2 * size]
-        if not fitting:
-            # what is too small or too large for now goes, so that no more is held than is in use at once
-            self._held = [array for n, array in enumerate(self._held) if n not in free]
-            self._held.append(np.empty(size, np.float32))
-            fitting = [-1]
-        array = self._held[min(fitting, key=lambda n: self._held[n].size)]
-        return torch.from_numpy(array[:size]).view(shape)
-
-
-class FilterRows(RowOp):
-    """A convolution in machine code of our own.
-
-    Rows go in tiles from the first of a step on. Strips of whole tiles leave nothing of them unused but at the edges.
-    """
-
-    def __init__(self, filters: Filter) -> None:
-        self.buffers = Buffers()
-        self._filter = filters
-        self._tall, self._margin = filters.tile[0], filters.margins[0]
-        self._above = self._margin
-        self._kept: Tensor | None = None
-        self._across: tuple[int, ...] = ()
-
-    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
-        """As every operation's. ``_above`` rows before those kept lie beyond the true edge."""
-        new = inputs[0]
-        inputs.clear()
-        if new is not None:
-            self._across = tuple(new.shape[ROWS + 1 :])
-            new = new.movedim(1, -1)
-        parts = [part for part in (self._kept, new) if part is not None]
-        if not parts:
-            return None
-        held = sum(part.shape[1] for part in parts)
-        count = self._above + held - self._margin - (0 if last else self._margin)
-        if count <= 0:
-            self._kept = torch.cat(parts, 1)
-            return None
-        fine = self._filter.fine
-        size = (n * f for n, f in zip((count, *self._across), fine, strict=True))
-        out = self.buffers.take((parts[0].shape[0], *size, self._filter.results))
-        if self._margin == 0:
-            del new
-            for row in range(count):  # a row at a time needs little room
-                self._fill(self._laid_out([parts[0][:, row : row + 1]], 1), out[:, row : row + 1])
-            return out.movedim(-1, 1)
-        work = self._laid_out(parts, -(-count // self._tall) * self._tall + 2 * self._margin)
-        del new, parts  # large rows need not outlive their copy
-        self._kept = None if last else work[self._inside(count, self._above + held - count)].clone()
-        self._above = 0
-        self._fill(work, out)
-        return out.movedim(-1, 1)
-
-    @property
-    def kept(self) -> Tensor | None:
-        """The last rows that came, as many as are still needed; None where zeros beyond the edge are among them."""
-        return None if self._kept is None or self._margin != 1 else self._kept.movedim(-1, 1)
-
-    def _fill(self, work: Tensor, out: Tensor) -> None:
-        for source, target in zip(work, out, strict=True):
-            self._filter(source, target)
-
-    def _inside(self, start: int, rows: int) -> tuple[slice, ...]:
-        """Where so many rows lie in the work space, without its margins."""
-        sides = zip(self._filter.margins[1:], self._across, strict=True)
-        return (slice(None), slice(start, start + rows), *(slice(m, m + n) for m, n in sides))
-
-    def _laid_out(self, parts: list[Tensor], rows: int) -> Tensor:
-        """The rows ``(b, rows, [y,] x, c)`` among zeros, up to whole tiles."""
-        b, c = parts[0].shape[0], parts[0].shape[-1]
-        held = self._above + sum(part.shape[1] for part in parts)
-        filters = self._filter
-        sides = list(zip(self._across, filters.tile[1:], filters.margins[1:], strict=True))
-        shape = (b, max(rows, held), *(-(-n // t) * t + 2 * m for n, t, m in sides), c)
-        work = space("rows", math.prod(shape)).view(shape)
-        for dim, (n, _, m) in enumerate(sides, 2):
-            work.narrow(dim, 0, m).zero_()
-            work.narrow(dim, m + n, work.shape[dim] - m - n).zero_()
-        work[:, : self._above].zero_()
-        work[:, held:].zero_()
-        at = self._above
-        for part in parts:
-            work[self._inside(at, part.shape[1])].copy_(part)
-            at += part.shape[1]
-        return work
-
-
-class SummedRows(RowOp):
-    """A convolution along the rows, once each row is multiplied with all its weights: the products, moved and summed.
-
-    Args:
-        depth: weights along the rows.
-    """
-
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
-        self._kept: Tensor | None = None
-        self._started = False
-
-    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
-        """As every operation's; takes ``(b, depth * c, rows, …)``."""
-        (new,) = inputs
-        if new is not None and not self._started:
-            new = torch.cat([torch.zeros_like(new.narrow(ROWS, 0, 1))] * (self._depth // 2) + [new], ROWS)
-            self._started = True
-        rows = joined(self._kept, new)
-        if rows is None:
-            return None
-        if last:
-            rows = torch.cat([rows] + [torch.zeros_like(rows.narrow(ROWS, 0, 1))] * (self._depth // 2), ROWS)
-        count = rows.shape[ROWS] - self._depth + 1
-        self._kept = rows if count <= 0 else _after(rows, count)
-        if count <= 0:
-            return None
-        parts = rows.chunk(self._depth, 1)
-        total = parts[0].narrow(ROWS, 0, count).clone()
-        for d, part in enumerate(parts[1:], 1):
-            total += part.narrow(ROWS, d, count)
-        return total
-
-
-class AddedRows(RowOp):
-    """The sum of two streams, in the memory of the first: its rows are nobody else's, and commonly come last.
-
-    Attributes:
-        keeper: an operation that takes the second stream too; where it keeps the rows that are left, they are shared.
-    """
-
-    def __init__(self) -> None:
-        self.keeper: FilterRows | None = None
-        self._own: Tensor | None = None
-        self._other: list[Tensor] = []
-
-    def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
-        """As every operation's."""
-        own, other = inputs
-        self._own = joined(self._own, own)
-        if other is not None:
-            self._other.append(other)
-        inputs.clear()
-        if self._own is None:
-            return None
-        rows = min(self._own.shape[ROWS], sum(part.shape[ROWS] for part in self._other))
-        if rows == 0:
-            return None
-        ready, self._own = self._own.narrow(ROWS, 0, rows), _after(self._own, rows)
-        at = 0
-        while at < rows:
-            part = self._other.pop(0)
-            count = min(part.shape[ROWS], rows - at)
-            ready.narrow(ROWS, at, count).add_(part.narrow(ROWS, 0, count))
-            if count < part.shape[ROWS]:
-                self._other.insert(0, self._rest(part, count))
-            at += count
-        return ready
-
-    def _rest(self, part: Tensor, count: int) -> Tensor:
-        """The rows of ``part`` after ``count``, in memory that holds no more than them."""
-        rest = part.narrow(ROWS, count, part.shape[ROWS] - count)
-        kept = None if self.keeper is None or self._other else self.keeper.kept
-        return kept if kept is not None and kept.shape == rest.shape else rest.clone()
 
 
 class TransposedRows(RowOp):
@@ -492,7 +303,7 @@ class CroppedRows(RowOp):
         if rows <= 0:
             return None
         ready = self._waiting.narrow(ROWS, 0, rows)
-        self._waiting = _after(self._waiting, rows)
+        self._waiting = after(self._waiting, rows)
         self._given += rows
         for dim, s in enumerate(self._scale[1:], ROWS + 1):
             ready = ready.narrow(dim, 0, self._size[dim] * s)
@@ -506,6 +317,7 @@ def joined(old: Tensor | None, new: Tensor | None) -> Tensor | None:
     return old if new is None else torch.cat([old, new], dim=ROWS)
 
 
-def _after(x: Tensor, rows: int) -> Tensor | None:
+def after(x: Tensor, rows: int) -> Tensor | None:
+    """The rows after so many, in memory that holds no more than them."""
     left = x.shape[ROWS] - rows
     return x.narrow(ROWS, rows, left).clone() if left else None

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from sciSR import filters
-from sciSR.filters import AnyConv, FewFilter, Filter, TileFilter, is_few, is_tiled
+from sciSR.filter_rows import SummedRows
+from sciSR.filters import AnyConv, FewFilter, Filter, TileFilter, addresses, is_few, is_tiled
 from sciSR.networks.shuffle import pixel_shuffle_nd
-from sciSR.row_ops import SummedRows
 
 pytest.importorskip("llvmlite")
 
@@ -35,7 +35,7 @@ def _filtered(filters: Filter, x: torch.Tensor) -> torch.Tensor:
     shape = (*(n * f for n, f in zip(size, filters.fine, strict=True)), filters.results)
     around = torch.full((int(np.prod(shape)) + 128,), 7.0)
     result = around[64:-64].view(shape)
-    filters(source, result)
+    filters(addresses(source), result)
     assert (around[:64] == 7).all()
     assert (around[-64:] == 7).all()
     return result.movedim(-1, 0)
