@@ -214,6 +214,15 @@ class _Code:
     def load(self, base: Any, offset: Any) -> Any:
         return self.build.load(self._at(base, offset), align=4)
 
+    def prefetch(self, base: Any, offset: Any) -> None:
+        """Fetch what will be loaded soon; beyond the end of memory it does nothing."""
+        byte, how = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, how, how, how])
+        fetch = self.function.module.globals.get("llvm.prefetch") or ir.Function(
+            self.function.module, kind, "llvm.prefetch"
+        )
+        self.build.call(fetch, [self._at(base, offset, ir.IntType(8)), how(0), how(3), how(1)])
+
     def store(self, value: Any, base: Any, offset: Any, kind: ir.Type | None = None) -> None:
         self.build.store(value, self._at(base, offset, kind), align=4)
 
@@ -296,6 +305,9 @@ def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
             with code.loop(code.number(channels), code.width) as c:
                 places = [code.sum((x, 4 * channels), i * channels, c) for i in range(6)]
                 rows = [code.six([code.load(source, place) for place in places]) for source in sources]
+                for source in sources:  # what the tile after the next one adds
+                    for i in range(10, 14):
+                        code.prefetch(source, code.sum((x, 4 * channels), i * channels, c))
                 for i in range(6):
                     for r, value in enumerate(code.six([row[i] for row in rows])):
                         place = code.sum((6 * r + i, code["planes"], code["lines"], channels), (line, channels), c)

@@ -33,12 +33,12 @@ class _Block:
         frame: pixels across and channels of the rows that it is laid out for.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, frame: tuple[int, ...]) -> None:
         whole = np.zeros(size + _LINE, np.float32)
         skipped = -whole.ctypes.data // 4 % _LINE
         self._array: NDArray[np.float32] = whole[skipped : skipped + size]
         self.size = size
-        self.frame: tuple[int, ...] = ()
+        self.frame = frame
 
     def references(self) -> int:
         """To its memory; every tensor there adds one."""
@@ -53,7 +53,7 @@ class _Block:
         return bool(x.untyped_storage().data_ptr() == self._array.ctypes.data)
 
 
-_UNUSED = _Block(0).references()
+_UNUSED = _Block(0, ()).references()
 
 
 class Frames:
@@ -69,6 +69,7 @@ class Frames:
     def __init__(self, margin: int = 1) -> None:
         self.margin = margin
         self._blocks: list[_Block] = []
+        self._most = 0
         self._zeros = torch.zeros(0)
 
     def take(self, batch: int, rows: int, frame: Sequence[int]) -> Tensor:
@@ -77,19 +78,26 @@ class Frames:
         sides = self._sides(frame)
         row = math.prod(sides)
         size = batch * rows * row
-        free = [block for block in self._blocks if block.references() == _UNUSED]
-        fitting = [block for block in free if size <= block.size <= 2 * size]
-        if not fitting:
-            # what is too small or too large for now goes, so that no more is held than is in use at once
-            fitting = [_Block(size)]
-            self._blocks = [block for block in self._blocks if block not in free] + fitting
-        block = min(fitting, key=lambda b: b.size)
+        block = self._fitting(size, frame)
         every = block.tensor()
         if block.frame != frame:
             block.frame = frame
             self._clear_sides(every[: block.size // row * row].view(-1, *sides), frame)
         sheet = every[:size].view(batch, rows, *sides)
         return sheet[(slice(None), slice(None), *(slice(self.margin, self.margin + n) for n in frame[:-1]))]
+
+    def _fitting(self, size: int, frame: tuple[int, ...]) -> _Block:
+        """Memory that nobody holds; never more in all than was once in use at the same time."""
+        free = [block for block in self._blocks if block.references() == _UNUSED]
+        fitting = [block for block in free if size <= block.size <= 2 * size]
+        if fitting:
+            return min(fitting, key=lambda b: (b.frame != frame, b.size))
+        used = size + sum(block.size for block in self._blocks if block not in free)
+        self._most = max(self._most, used)
+        while used + sum(block.size for block in free) > self._most:
+            self._blocks.remove(free.pop(0))
+        self._blocks.append(_Block(size, frame))
+        return self._blocks[-1]
 
     def sheet(self, x: Tensor) -> Tensor:
         """Rows ``(b, c, rows, [y,] x)`` with their margins as ``(b, rows, [y,] x, c)``: where they lie, or a copy."""
