@@ -48,7 +48,7 @@ def read_ahead(
                 future.cancel()
 
 
-def in_background(items: Iterator[V], depth: int = 2) -> Iterator[V]:
+def in_background(items: Iterator[V], depth: int = 2) -> Generator[V, None, None]:
     """The same items, made by a thread that is at most ``depth`` items ahead.
 
     An error in the thread is raised here; when the caller stops early, the thread stops after its current item.

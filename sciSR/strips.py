@@ -24,8 +24,8 @@ from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
 from sciSR.networks.spec import SRNetwork
 from sciSR.pipeline import in_background, read_ahead
-from sciSR.raster import Block, Window
-from sciSR.tiles import TileJob, UpscaledSource, gathered
+from sciSR.raster import Block, Window, gathered
+from sciSR.tiles import TileJob, UpscaledSource
 from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "row_program", "streamed_seconds", "strip_rows"]
@@ -152,12 +152,11 @@ class StripSource(UpscaledSource):
             stream = in_background(self._strips(starts, parts[last]))
             while todo and todo[0] <= last:
                 window = parts[todo[0]]
-                need = int(np.prod([p.stop - p.start for p in window]))
-                while sum(block.values.size for _, block in _inside(waiting, window)) < need:
+                while not (waiting and _reaches(waiting[-1][0], window)):
                     waiting.append(next(stream))
-                yield todo.popleft(), gathered(_inside(waiting, window), window)
+                yield todo.popleft(), gathered(waiting, window)
                 waiting = [entry for entry in waiting if not _before(entry[0], window)]
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
             give_back_memory()
 
     @property
@@ -192,7 +191,7 @@ class StripSource(UpscaledSource):
                 for (_, window), (values, valid) in (next(strips) for _ in cuts[begin:]):
                     for at, block in one.feed(window, values, valid, skip):
                         yield at, block
-                        if until is not None and all(p.stop >= u.stop for p, u in zip(at, until, strict=True)):
+                        if until is not None and _reaches(at, until):
                             return
 
     def _load(self, key: tuple[int | None, Window]) -> _Loaded:
@@ -212,17 +211,9 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _inside(entries: Sequence[tuple[Window, Block]], window: Window) -> list[tuple[Window, Block]]:
-    """The part of each block that lies in ``window``."""
-    found = []
-    for at, block in entries:
-        start = [max(a.start, w.start) for a, w in zip(at, window, strict=True)]
-        stop = [min(a.stop, w.stop) for a, w in zip(at, window, strict=True)]
-        if all(a < b for a, b in zip(start, stop, strict=True)):
-            cut = tuple(slice(a - p.start, b - p.start) for a, b, p in zip(start, stop, at, strict=True))
-            valid = None if block.valid is None else block.valid[cut]
-            found.append((tuple(map(slice, start, stop)), Block(block.values[cut], valid)))
-    return found
+def _reaches(at: Window, window: Window) -> bool:
+    """Whether a block ends, on every axis, no earlier than ``window``."""
+    return all(a.stop >= w.stop for a, w in zip(at, window, strict=True))
 
 
 def _before(at: Window, window: Window) -> bool:

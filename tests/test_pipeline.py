@@ -58,7 +58,7 @@ def test_a_caller_that_stops_early_stops_the_work() -> None:
 
     stream = in_background(items(), depth=2)
     assert next(stream) == 0
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert closed.wait(5)
     assert len(made) < 20
     assert not [t for t in threading.enumerate() if t.name == "scisr-background"]
