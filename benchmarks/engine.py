@@ -18,6 +18,7 @@ environment. Errors are measured on float32 outputs.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -192,6 +193,8 @@ def _one(arm: str, source: Path, target: Path, weights: str) -> None:
     torch.manual_seed(0)
     volume = source.name.endswith(".nii.gz")
     network = _network(volume, weights)
+    for module in ("nibabel" if volume else "rasterio", *IMPORTS.get(arm, OURS)):
+        importlib.import_module(module)
     start, used = time.perf_counter(), time.process_time()
     ARMS[arm](network, source, target, volume)
     figures = {
@@ -337,6 +340,15 @@ def _torchio(network: Any, source: Path, target: Path, volume: bool) -> None:
     _write(values, like, target, volume)
 
 
+OURS = ("sciSR.inference", "sciSR.io.nifti", "sciSR.io.geotiff", "sciSR.io.geotiff_write", "sciSR.regrid")
+IMPORTS = {
+    "whole": (),
+    "monai25": ("monai.inferers",),
+    "monai50": ("monai.inferers",),
+    "opensr": ("opensr_utils.pipeline",),
+    "torchio": ("torchio",),
+}
+"""What an arm needs, imported before its clock starts."""
 ARMS: dict[str, Callable[..., None]] = {
     "ours": _ours(),
     "near": _ours(near=True),

@@ -288,14 +288,26 @@ def _lowered(
         each = [prepare(network, d, precision, compiled=settings.backend == "compile") for d in devices]
         return replace(job, runner=each[0] if len(each) == 1 else RunnerPool(each))
 
+    if settings.precision == "float32":
+        return at("float32"), asked
     if settings.precision != "auto":
+        if devices[0].type == "cpu" and not has_fast_bfloat16(devices[0]):
+            _warn_slow(job.raster, settings.precision)
         lowered = at(settings.precision)
-        return lowered, asked | (_told(job, lowered) if settings.precision != "float32" else {})
+        return lowered, asked | _told(job, lowered)
     if not has_fast_bfloat16(devices[0]):
         return at("float32"), {**asked, "reason": "bfloat16 is not faster than float32 here"}
     lowered = at("bf16")
     report = check_precision(job, lowered)
     return (lowered if report["passed"] else at("float32")), {**asked, **report}
+
+
+def _warn_slow(raster: Raster, precision: str) -> None:
+    warnings.warn(
+        f"{raster.name}: precision {precision} is no faster than float32 on this processor, and less exact; use auto",
+        PrecisionWarning,
+        stacklevel=6,
+    )
 
 
 def _told(full: TileJob, low: TileJob) -> dict[str, Any]:

@@ -201,6 +201,15 @@ def test_low_precision_is_taken_only_where_it_is_good_enough() -> None:
     assert small["precision"] == "float32"
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_low_precision_says_where_it_saves_no_time(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciSR.inference.has_fast_bfloat16", lambda _: fast)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        upscale(_scene(1, holes=False), _network(ndim=2, in_channels=1, scale=2), precision="bf16")
+    assert any("no faster than float32" in str(w.message) for w in told) is not fast
+
+
 def test_low_precision_stays_near_float32() -> None:
     raster = _scene(1, holes=False)
     network = _network(ndim=2, in_channels=1, scale=2)
