@@ -62,8 +62,8 @@ class Frames:
     Fresh pages cost as much time as a tenth of a convolution.
 
     Args:
-        margin: pixels of zeros before and after each row and, in three dimensions, each plane; whole tiles before the
-            last of them.
+        margin: pixels of zeros around each row and, in three dimensions, each plane; at the far ends as many more as
+            fill the last tile.
     """
 
     def __init__(self, margin: int = 1) -> None:
@@ -198,7 +198,7 @@ class FilterRows(RowOp):
         held = np.concatenate([addresses(sheet[n]) for sheet in self._sheets]) + 4 * spare * channels
         held = held[(slice(None), *(slice(rows, None) for rows in spare_rows))]
         total = -(-count // self._tall) * self._tall + 2 * self._margin
-        found = np.full((total, *held.shape[1:]), self.frames.zeros(columns * channels))
+        found = np.full((total, *held.shape[1:]), self.frames.zeros(columns * channels), np.int64)
         found[self._above : self._above + len(held)] = held[: total - self._above]
         return found
 

@@ -118,9 +118,9 @@ class Filter:
 
 def addresses(x: Tensor) -> Addresses:
     """Where each row ``(x, c)`` of ``(…, x, c)`` lies in memory."""
-    found = np.asarray(x.data_ptr())
+    found = np.asarray(x.data_ptr(), np.int64)
     for n, stride in zip(x.shape[:-2], x.stride(), strict=False):
-        found = found[..., None] + np.arange(n) * (stride * x.element_size())
+        found = found[..., None] + np.arange(n, dtype=np.int64) * (stride * x.element_size())
     return found
 
 
