@@ -151,10 +151,10 @@ def prepare_openvino(
 
 
 def _quantised(model: Any, patches: Sequence[NDArray[np.float32]], alignment: Sequence[int]) -> Any:
-    """int8 between the first and the last layer, which stay in float: they carry the values themselves.
+    """int8 inside; in float stay the first and the last layer and the sums of skips, which carry the values themselves.
 
-    Ranges are the extremes seen, not quantiles: what is brighter than usual (a roof, bone) must not be cut. Measured on
-    the shipped weights this gives 50 to 61 dB to float32, against 37 to 50 dB with the quantiser's own defaults.
+    Ranges are the extremes seen, not quantiles: what is brighter than usual (a roof, bone) must not be cut. Biases stay
+    as they were trained: the quantiser's correction of them, made from channel means alone, takes up to 7 dB away.
     """
     if not patches:
         raise InputError("precision: int8 needs patches without holes to calibrate on, and there are none; use float32")
@@ -163,16 +163,30 @@ def _quantised(model: Any, patches: Sequence[NDArray[np.float32]], alignment: Se
     ranges = _imported("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     logging.getLogger("nncf").setLevel(logging.ERROR)
     singles = [_padded(one[None], alignment) for patch in patches for one in patch]
-    layers = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in _LAYERS]
     with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars there
         return nncf.quantize(
             model,
             nncf.Dataset(singles),
             subset_size=len(singles),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=sorted({layers[0], layers[-1]})) if len(layers) > 2 else None,
-            advanced_parameters=parameters.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
+            ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model)),
+            advanced_parameters=parameters.AdvancedQuantizationParameters(
+                activations_range_estimator_params=ranges, disable_bias_correction=True
+            ),
         )
+
+
+def _kept_in_float(model: Any) -> list[str]:
+    """Names of the first and the last layer, if there are others, and of the additions of two images."""
+    operations = model.get_ordered_ops()
+    layers = [op.get_friendly_name() for op in operations if op.get_type_name() in _LAYERS]
+    ends = {layers[0], layers[-1]} if len(layers) > 2 else set()
+    sums = {
+        op.get_friendly_name()
+        for op in operations
+        if op.get_type_name() == "Add" and all(value.get_partial_shape().is_dynamic for value in op.inputs())
+    }  # a bias has a fixed shape, images of any size have not
+    return sorted(ends | sums)
 
 
 def _padded(values: NDArray[np.float32], alignment: Sequence[int]) -> NDArray[np.float32]:

@@ -24,6 +24,8 @@ _SHARE = 0.01
 _CANDIDATES_PER_AXIS = {2: 5, 3: 3}
 _RUN = 2
 _CALIBRATION_PX = {2: 64, 3: 24}
+_CALIBRATION_PER_AXIS = {2: 10, 3: 5}
+_CALIBRATION_PATCHES = 27
 _SIZES = {2: (64, 48, 32, 24), 3: (24, 20, 16, 12)}
 
 
@@ -42,7 +44,7 @@ def check_precision(full: TileJob, low: TileJob, *, smallest: int | None = None)
     size = _patch_size(full) or smallest
     if size is None:
         return {"passed": False, "reason": "the image is too small for the check to cost at most 1 % of the run"}
-    patches = _candidates(full, size)
+    patches = _candidates(full, size, _CANDIDATES_PER_AXIS[full.runner.network.spec.ndim])
     if len(patches) < _RUN:
         return {"passed": False, "reason": "too few patches with valid pixels"}
     sample = np.concatenate([values.reshape(-1) for _, values in patches])
@@ -75,11 +77,15 @@ def _judged(job: TileJob, difference: NDArray[np.float64], span: float) -> dict[
 
 
 def calibration_patches(job: TileJob) -> list[NDArray[np.float32]]:
-    """The sampled patches without holes, as the network takes them, the most detailed first."""
+    """The most detailed of many sampled patches without holes, as the network takes them, in falling order.
+
+    Detail is where activations reach their extremes, and what goes beyond the extremes seen here will be cut.
+    """
     dims = job.runner.network.spec.ndim
     size = min(_CALIBRATION_PX[dims], *(job.plan.shape[a] for a in job.order))
-    patches = sorted(_candidates(job, size), key=lambda patch: _detail(patch[1]), reverse=True)
-    return [job.to_network_axes(values) for _, values in patches]
+    sampled = _candidates(job, size, _CALIBRATION_PER_AXIS[dims])
+    chosen = sorted(sampled, key=lambda patch: _detail(patch[1]), reverse=True)[:_CALIBRATION_PATCHES]
+    return [job.to_network_axes(values) for _, values in chosen]
 
 
 def _patch_size(job: TileJob) -> int | None:
@@ -93,11 +99,10 @@ def _patch_size(job: TileJob) -> int | None:
     return None
 
 
-def _candidates(job: TileJob, size: int) -> list[tuple[tuple[int, ...], NDArray[np.float32]]]:
+def _candidates(job: TileJob, size: int, per_axis: int) -> list[tuple[tuple[int, ...], NDArray[np.float32]]]:
     """Normalised patches ``(c, spatial…)`` without holes, on an even lattice; those with holes are left out."""
     shape = job.plan.shape
     extent = [size if a in job.order else 1 for a in range(len(shape))]
-    per_axis = _CANDIDATES_PER_AXIS[job.runner.network.spec.ndim]
     starts = [
         sorted({round(f) for f in np.linspace(0, n - e, per_axis + 2)[1:-1]})
         for n, e in zip(shape, extent, strict=True)
