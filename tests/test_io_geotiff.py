@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from sciSR.errors import InputError
+from sciSR.errors import InputError, RunError
 from sciSR.io import adapter_for, open_raster, save_raster
+from sciSR.raster import Raster
 from tests.scene_files import (
     NORTH_UP,
     ROTATED,
@@ -230,3 +232,23 @@ def test_an_older_output_leaves_nothing_beside_a_new_one(tmp_path: Path) -> None
         (tmp_path / f"b.tif{ending}").write_bytes(b"old")
     save_raster(raster, tmp_path / "b.tif")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
+@pytest.mark.parametrize("options", [{}, {"overviews": True}, {"cog": True}], ids=["plain", "overviews", "cog"])
+def test_what_the_disk_did_not_take_is_told(tmp_path: Path, options: dict[str, Any]) -> None:
+    import resource
+
+    values = np.random.default_rng(0).integers(0, 60_000, (2, 300, 200)).astype(np.uint16)
+    raster = Raster.from_array(values, affine=np.diag([10.0, -10.0, 1.0]), axes="cyx")
+    size = save_raster(raster, tmp_path / "whole.tif", **options).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (300, 5_000, size // 2, size - 4_000, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # writing beyond it fails, as on a full disk
+        try:
+            with pytest.raises(RunError, match=r"not whole|writing failed|not written"):
+                save_raster(raster, tmp_path / "cut.tif", **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert [path.name for path in tmp_path.iterdir()] == ["whole.tif"]
+    assert save_raster(raster, tmp_path / "cut.tif", **options).read_bytes() == (tmp_path / "whole.tif").read_bytes()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
-from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 
 from sciSR.errors import RunError
 from sciSR.io.geotiff_datasets import update_dataset
 from sciSR.io.geotiff_layout import read_directories
+from sciSR.io.geotiff_source import GDAL_ERRORS
 
 if TYPE_CHECKING:
     from sciSR.io.geotiff_plan import Plan
@@ -54,7 +54,7 @@ def to_cog(draft: Path, path: Path, plan: Plan) -> None:
         options["PREDICTOR"] = {2: "STANDARD", 3: "FLOATING_POINT"}[plan.options["predictor"]]
     try:
         copy(str(draft), str(path), driver="COG", **options)
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise RunError(
             f"{plan.name}: not written as a cloud-optimized GeoTIFF: {' '.join(str(error).split())}"
         ) from error

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["BlockTable", "Entry", "block_tables", "read_directories"]
+__all__ = ["BlockTable", "Entry", "block_tables", "is_whole", "read_directories"]
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each field type."""
@@ -104,3 +105,15 @@ def block_tables(file: BinaryIO) -> tuple[BlockTable, BlockTable | None]:
         if struct.unpack(order + "L", file.read(4))[0] == _IS_MASK:
             mask = BlockTable(file, order, directory)
     return BlockTable(file, order, directories[0]), mask
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every block of every image of a tiled TIFF lies in the file; GDAL closes in silence on a full disk."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            order, directories = read_directories(file)
+            blocks = [block for directory in directories for block in BlockTable(file, order, directory).read()]
+        except (struct.error, KeyError):
+            return False
+    return bool(blocks) and all(length > 0 and offset + length <= size for offset, length in blocks)

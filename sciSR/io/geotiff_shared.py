@@ -21,7 +21,7 @@ import numpy as np
 from sciSR.errors import RunError
 from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff_datasets import create_dataset
-from sciSR.io.geotiff_layout import BlockTable, block_tables
+from sciSR.io.geotiff_layout import BlockTable, block_tables, is_whole
 from sciSR.io.geotiff_plan import Plan
 from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_write import TileWriter, begin_file, draft_path, finish_file, stored_block, tile_shape
@@ -98,11 +98,8 @@ class SharedGeoTiffWriter:
         return TileWriter.start(self._plan, create_dataset(str(self._partial), **profile), rows.start)
 
     def _keep(self, number: int) -> None:
-        """Give the file of a row its name; GDAL closes files in silence when the disk is full."""
-        size = self._partial.stat().st_size
-        with self._partial.open("rb") as file:
-            blocks = [block for table in block_tables(file) if table is not None for block in table.read()]
-        if not all(length > 0 and offset + length <= size for offset, length in blocks):
+        """Give the file of a row its name."""
+        if not is_whole(self._partial):
             raise RunError(f"{self._plan.name}: row {number} of blocks is not whole on the disk; free some space")
         os.replace(self._partial, _row_path(self._folder, number))
 

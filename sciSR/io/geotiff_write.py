@@ -17,11 +17,12 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
-from sciSR.errors import GeometryError
+from sciSR.errors import GeometryError, RunError
 from sciSR.grid import Grid
 from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff_cog import to_cog
 from sciSR.io.geotiff_datasets import create_dataset, read_dataset, update_dataset
+from sciSR.io.geotiff_layout import is_whole
 from sciSR.io.geotiff_plan import Plan
 from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_tags import pixel_map
@@ -162,11 +163,24 @@ def begin_file(plan: Plan, draft: Path, **options: Any) -> TileWriter:
 
 
 def finish_file(plan: Plan, path: Path) -> None:
-    """What is made of the finished values: overviews, or the cloud-optimized file at ``path``, which ends the draft."""
+    """What is made of the finished values: overviews, or the cloud-optimized file at ``path``, which ends the draft.
+
+    Raises:
+        RunError: it could not be made, or the file is not whole.
+    """
+    draft = draft_path(plan, path)
+    _check_whole(draft, plan)
     if plan.cog:
-        to_cog(draft_path(plan, path), path, plan)
+        to_cog(draft, path, plan)
     elif plan.overviews:
         _build_overviews(path, plan)
+    if plan.cog or plan.overviews:
+        _check_whole(path, plan)
+
+
+def _check_whole(path: Path, plan: Plan) -> None:
+    if not is_whole(path):
+        raise RunError(f"{plan.name}: the GeoTIFF is not whole on the disk; free some space or choose another place")
 
 
 def stored_block(plan: Plan, window: Window, block: Block) -> tuple[Window, Block]:
