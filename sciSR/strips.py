@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sciSR.backends import Runner, give_back_memory
 from sciSR.depth_first import RowProgram, RowStream, derive
+from sciSR.errors import RunError
 from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
 from sciSR.networks.spec import SRNetwork
@@ -119,8 +120,17 @@ class StripSource(UpscaledSource):
         return {k: v for k, v in super().__getstate__().items() if k != "_program"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Derive the program from the network that came along."""
+        """Derive the program from the network that came along.
+
+        Raises:
+            RunError: the sender computes convolutions in machine code, which cannot be made here.
+        """
         super().__setstate__(state)
+        if self._own_code and not is_available():
+            raise RunError(
+                f"{self.job.raster.name}: begun with machine code by llvmlite, which this worker lacks; "
+                "install llvmlite there, or use backend torch"
+            )
         self._program = row_program(self.job, own_code=self._own_code)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:

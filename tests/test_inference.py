@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciSR.backends import prepare
-from sciSR.errors import GeometryError, InputError, PrecisionWarning
+from sciSR.errors import GeometryError, InputError, PrecisionWarning, RunError
 from sciSR.inference import upscale
 from sciSR.io import open_raster
 from sciSR.networks import build_network, list_weights, load_network
@@ -348,3 +348,13 @@ def test_a_resampled_result_travels_to_other_processes() -> None:
     np.testing.assert_array_equal(
         again.read((slice(0, 1), slice(0, 9), slice(0, 9))).values, result.read().values[:, :9, :9]
     )
+
+
+def test_a_worker_without_the_senders_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llvmlite")
+    monkeypatch.setattr("sciSR.strips._WORTH_COMPILING", 0)
+    sent = pickle.dumps(upscale(_scene(1, holes=False), _network(ndim=2, in_channels=1, scale=2)).source)
+    pickle.loads(sent)
+    monkeypatch.setattr("sciSR.strips.is_available", lambda: False)
+    with pytest.raises(RunError, match="llvmlite"):
+        pickle.loads(sent)
