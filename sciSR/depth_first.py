@@ -116,10 +116,14 @@ class RowStream:
         self._inputs = [inputs for inputs, _ in program.nodes]
         filtering = {number: op for number, op in enumerate(self._ops) if isinstance(op, FilterRows)}
         frames = Frames(max((m for op in filtering.values() for m in op.margins), default=0))
-        for number, op in filtering.items():
+        for op in filtering.values():
             op.frames = frames
-            keepers = (n for n in range(number) if n in filtering and self._inputs[n][0] == self._inputs[number][-1])
-            op.keeper = filtering.get(next(keepers, -1))
+        wide = len(self._ops) if self._widens is None else self._widens
+        for number, op in filtering.items():
+            # only an operation that gets the rows in the same portions keeps the same ones
+            alike = [n for n in filtering if n < number and (n < wide) == (number < wide)]
+            added = self._inputs[number][1:]
+            op.keeper = next((filtering[n] for n in alike if self._inputs[n][:1] == added), None)
         uses = [i for inputs in self._inputs for i in inputs]
         self._last_use = {value: max(n for n, inputs in enumerate(self._inputs) if value in inputs) for value in uses}
 

@@ -149,9 +149,9 @@ class StripSource(UpscaledSource):
         return part_windows(self.shape, lead, "t" in self.job.raster.axes, self._rows * self.job.plan.scale[0])
 
     def stream_parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, Block]]:
-        """The parts with these numbers; where one is skipped, the next is begun a receptive radius before it.
+        """The parts with these numbers; where one is skipped, the next is begun some strips before it.
 
-        A strip that is begun in the middle has the same cuts as in a whole run, so its bytes are the same.
+        They have the same cuts as in a whole run, and are as many as a row's rounding depends on: its bytes are equal.
         """
         parts = self.parts
         todo = deque(numbers)
@@ -187,7 +187,8 @@ class StripSource(UpscaledSource):
         cuts = [slice(a, min(a + self._rows, shape[axis])) for a in range(0, shape[axis], self._rows)]
         radius = self.job.runner.network.spec.receptive_radius
         assert radius is not None, "a network that runs by rows has a finite receptive radius"
-        back = -(-radius[0] // self._rows) + 1
+        # a row of a tile rounds with all the rows that its tile takes: its margin and up to unit - 1 more
+        back = -(-radius[0] * self._program.unit // self._rows) + 1
         row_bytes = math.prod(p.stop for p in across) * _batch(self.job) * self._program.narrow * 4
         gently = (self._rows + radius[0]) * row_bytes > _FLUSH_BYTES
         plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]

@@ -37,8 +37,10 @@ def _filled(network: SRNetwork) -> SRNetwork:
     return network.eval()
 
 
-def _by_rows(network: SRNetwork, x: torch.Tensor, rows: int, *, fast: bool = False) -> torch.Tensor:
-    stream = derive(network, fast=fast).start(gently=rows < 8)
+def _by_rows(
+    network: SRNetwork, x: torch.Tensor, rows: int, wide_rows: int | None = None, *, fast: bool = False
+) -> torch.Tensor:
+    stream = derive(network, fast=fast).start(gently=rows < 8, wide_rows=wide_rows)
     cuts = range(0, x.shape[2], rows)
     return torch.cat(
         [part for a in cuts for part in stream.feed(x[:, :, a : a + rows], last=a + rows >= x.shape[2])], 2
@@ -70,6 +72,7 @@ class _OddSums(nn.Module):
         kind = nn.Conv2d if ndim == 2 else nn.Conv3d
         self.layers = nn.ModuleList(kind(16, 16, 3, padding=1) for _ in range(4))
         self.thin = kind(16, 1, 3, padding=1)
+        self.widen, self.narrow = kind(16, 64, 3, padding=1), kind(64, 16, 3, padding=1)
         self.act = nn.LeakyReLU(0.2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,7 +81,9 @@ class _OddSums(nn.Module):
         y = early + late
         y = self.act(self.layers[3](y)) + y
         y = self.layers[2](y) + self.thin(y)
-        total: torch.Tensor = torch.add(x, self.layers[3](y + y))
+        y = torch.add(x, self.layers[3](y + y))
+        again = self.layers[0](y)
+        total: torch.Tensor = self.narrow(self.widen(y)) + y + again
         return total
 
 
@@ -92,8 +97,8 @@ def test_any_sum_of_rows_gives_the_whole_image(ndim: int, fast: bool) -> None:
     with torch.inference_mode():
         whole = network.residual(x)
         assert whole is not None
-        for rows in (1, 4, 7, 33):
-            found = _by_rows(network, x, rows, fast=fast)
+        for rows, wide in ((1, None), (4, None), (7, 2), (16, 4), (33, 8)):
+            found = _by_rows(network, x, rows, wide, fast=fast)
             assert (found - whole).abs().max() <= 5e-5 * whole.abs().max()
 
 
@@ -111,19 +116,23 @@ def test_normalisation_by_batch_is_no_operation_on_rows() -> None:
         derive(network.train())
 
 
-@pytest.mark.parametrize("family", ["unet", "encoder_decoder", "vdsr"])
-def test_parts_of_strided_and_early_upsampled_networks_have_the_bytes_of_a_whole_run(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("fast", [False, True], ids=["direct", "winograd"])
+@pytest.mark.parametrize("family", ["unet", "encoder_decoder", "vdsr", "edsr"])
+def test_parts_have_the_bytes_of_a_whole_run(family: str, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fast:
+        pytest.importorskip("llvmlite")
+        monkeypatch.setattr("sciSR.strips._WORTH_COMPILING", 0)
     monkeypatch.setattr("sciSR.strips._STRIP_BYTES", 1)
     values = np.random.default_rng(0).normal(size=(2, 205, 21)).astype(np.float32)
     raster = Raster.from_array(values, affine=np.eye(3), axes="cyx")
-    arguments = {"features": 8} if family == "vdsr" else {"features": 4, "depth": 2}
+    arguments = {"features": 8, "blocks": 6} if family == "edsr" else {"features": 8}
+    if family in ("unet", "encoder_decoder"):
+        arguments["depth"] = 2
     source = upscale(raster, _network(family, 2, **arguments), precision="float32").source
     assert isinstance(source, StripSource)
     parts = source.parts
     whole = {number: block.values for number, block in source.stream_parts(range(len(parts)))}
-    for number in (len(parts) // 2, len(parts) - 1):
+    for number in (len(parts) // 2, len(parts) - 2, len(parts) - 1):
         ((_, block),) = source.stream_parts([number])
         np.testing.assert_array_equal(block.values, whole[number])
     stream = np.concatenate([block.values for _, block in source.stream()], axis=1)
