@@ -89,7 +89,7 @@ def _shared(
                 place.parent.mkdir()
                 adapter.begin(raster, place, **options)
             begun.touch()
-        work = _Rows(raster, journal, place, options, _units(raster, adapter.shared_rows(raster)))
+        work = _Rows(raster, journal, place, options, _units(raster, adapter.shared_rows(raster, **options)))
         missing = [number for number in range(len(work.units)) if not journal.noted(number)]
         _compute(client, work, missing, progress)
     with _on_disk(target):

@@ -419,7 +419,9 @@ def _of_module(module: nn.Module) -> Callable[[], RowOp]:
         return lambda: Pointwise(module)
     nearest = isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor is not None
     if nearest or isinstance(module, (*_POINTWISE_MODULES, nn.PixelShuffle, PixelShuffle)):
-        return lambda: Pointwise(module)
+        # in place it would change rows that another operation may still wait for
+        in_place = getattr(module, "inplace", False)
+        return lambda: Pointwise((lambda x: module(x.clone())) if in_place else module)
     raise NotStreamableError(f"the layer {type(module).__name__}")
 
 

@@ -291,8 +291,8 @@ def _lowered(
     if settings.precision == "float32":
         return at("float32"), asked
     if settings.precision != "auto":
-        if devices[0].type == "cpu" and not has_fast_bfloat16(devices[0]):
-            _warn_slow(job.raster, settings.precision)
+        if settings.precision == "bf16" and devices[0].type == "cpu" and not has_fast_bfloat16(devices[0]):
+            _warn_slow(job.raster)
         lowered = at(settings.precision)
         return lowered, asked | _told(job, lowered)
     if not has_fast_bfloat16(devices[0]):
@@ -302,9 +302,9 @@ def _lowered(
     return (lowered if report["passed"] else at("float32")), {**asked, **report}
 
 
-def _warn_slow(raster: Raster, precision: str) -> None:
+def _warn_slow(raster: Raster) -> None:
     warnings.warn(
-        f"{raster.name}: precision {precision} is no faster than float32 on this processor, and less exact; use auto",
+        f"{raster.name}: precision bf16 is no faster than float32 on this processor, and less exact; use auto",
         PrecisionWarning,
         stacklevel=6,
     )

@@ -26,6 +26,8 @@ _RUN = 2
 _CALIBRATION_PX = {2: 64, 3: 24}
 _CALIBRATION_PER_AXIS = {2: 10, 3: 5}
 _CALIBRATION_PATCHES = 27
+_SLICES = 5
+"""Places along an axis that the network does not run along."""
 _SIZES = {2: (64, 48, 32, 24), 3: (24, 20, 16, 12)}
 
 
@@ -104,7 +106,7 @@ def _candidates(job: TileJob, size: int, per_axis: int) -> list[tuple[tuple[int,
     shape = job.plan.shape
     extent = [size if a in job.order else 1 for a in range(len(shape))]
     starts = [
-        sorted({round(f) for f in np.linspace(0, n - e, per_axis + 2)[1:-1]})
+        sorted({round(f) for f in np.linspace(0, n - e, (per_axis if e > 1 else _SLICES) + 2)[1:-1]})
         for n, e in zip(shape, extent, strict=True)
     ]
     time = 0 if "t" in job.raster.axes else None

@@ -31,7 +31,7 @@ from sciSR.pipeline import read_ahead
 from sciSR.raster import Block, Raster, Window, gathered
 from sciSR.tiling import Tile, TilePlan
 
-__all__ = ["TileJob", "UpscaledSource", "fitting_plan", "gathered", "worker_count"]
+__all__ = ["TileJob", "UpscaledSource", "fitting_plan", "worker_count"]
 
 _SMALLEST_TILE = 16
 _COUNTING = threading.Lock()

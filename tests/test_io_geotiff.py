@@ -25,6 +25,7 @@ from tests.scene_files import (
     repeat,
     scene,
     world,
+    write,
     write_tagged,
 )
 
@@ -234,19 +235,33 @@ def test_an_older_output_leaves_nothing_beside_a_new_one(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
 
 
+@pytest.mark.parametrize("fill", [0, 7, -9999, np.nan])
+def test_a_block_of_one_value_is_no_missing_block(tmp_path: Path, fill: float) -> None:
+    values = np.full((2, 600, 550), fill, np.float32)
+    values[0, 520:, :] = np.arange(550)
+    for nodata in (None, fill):
+        with write(tmp_path / "a.tif", values, transform=NORTH_UP, nodata=nodata):
+            pass
+        raster = open_raster(tmp_path / "a.tif")
+        for compress in ("none", "deflate"):
+            with rasterio.open(save_raster(raster, tmp_path / "b.tif", compress=compress, overwrite=True)) as new:
+                np.testing.assert_array_equal(new.read(), values)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
-@pytest.mark.parametrize("options", [{}, {"overviews": True}, {"cog": True}], ids=["plain", "overviews", "cog"])
+@pytest.mark.parametrize("options", [{}, {"compress": "none"}, {"overviews": True}, {"cog": True}], ids=str)
 def test_what_the_disk_did_not_take_is_told(tmp_path: Path, options: dict[str, Any]) -> None:
     import resource
 
-    values = np.random.default_rng(0).integers(0, 60_000, (2, 300, 200)).astype(np.uint16)
+    values = np.random.default_rng(0).integers(0, 60_000, (2, 900, 600)).astype(np.uint16)
+    values[:, :520] = 0  # blocks with nothing in them
     raster = Raster.from_array(values, affine=np.diag([10.0, -10.0, 1.0]), axes="cyx")
     size = save_raster(raster, tmp_path / "whole.tif", **options).stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (300, 5_000, size // 2, size - 4_000, size - 1):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # writing beyond it fails, as on a full disk
         try:
-            with pytest.raises(RunError, match=r"not whole|writing failed|not written"):
+            with pytest.raises(RunError, match=r"not whole|did not take|writing failed|not written"):
                 save_raster(raster, tmp_path / "cut.tif", **options)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 
 from sciSR.errors import MetadataWarning, RunError
 from sciSR.io import geotiff_cog, geotiff_plan, geotiff_write, open_raster, save_raster
@@ -273,14 +274,14 @@ def test_a_row_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 def test_a_row_that_the_disk_did_not_take_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raster = open_raster(scene(tmp_path / "a.tif", shape=(2, 60, 101)))
     ADAPTER.begin(raster, tmp_path / "x.tif")
-    close = TileWriter.close
+    finish = TileWriter.finish
 
     def cut(tiles: TileWriter) -> None:
-        close(tiles)
+        finish(tiles)
         (partial,) = (tmp_path / "x.tif.parts").iterdir()
         os.truncate(partial, partial.stat().st_size - 1)
 
-    monkeypatch.setattr(TileWriter, "close", cut)
+    monkeypatch.setattr(TileWriter, "finish", cut)
     with pytest.raises(RunError, match="row 0 of blocks is not whole on the disk"):
         write_rows(raster, tmp_path / "x.tif", [0])
 
@@ -290,3 +291,23 @@ def test_what_cannot_be_kept_is_told_once(tmp_path: Path) -> None:
     with pytest.warns(MetadataWarning, match="nodata -9999") as told:
         shared(raster, tmp_path / "b", dtype="uint8")
     assert len(told) == 1
+
+
+def test_a_cloud_optimized_file_that_the_disk_did_not_take_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    raster = open_raster(scene(tmp_path / "a.tif", shape=(2, 300, 201)))
+    path = begun(raster, tmp_path / "b", cog=True)
+    copy = rasterio.shutil.copy
+
+    def short(source: str, target: str, **options: Any) -> None:
+        copy(source, target, **options)
+        os.truncate(target, Path(target).stat().st_size // 2)
+
+    monkeypatch.setattr(geotiff_cog, "copy", short)
+    for _ in range(2):
+        with pytest.raises(RunError, match="not whole on the disk"):
+            ADAPTER.complete(raster, path, cog=True)
+    monkeypatch.setattr(geotiff_cog, "copy", copy)
+    ADAPTER.complete(raster, path, cog=True)
+    assert_same_scene(path, save_raster(raster, tmp_path / "b.tif", cog=True), caplog)

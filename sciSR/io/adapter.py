@@ -120,7 +120,7 @@ class WithSharedWriting(Protocol):
     again after a process died, and ``complete`` may be called again where it was killed itself.
     """
 
-    def shared_rows(self, raster: Raster) -> int:
+    def shared_rows(self, raster: Raster, **options: Any) -> int:
         """Rows along the first spatial axis that one process must write whole; the last ones may be fewer."""
         ...
 

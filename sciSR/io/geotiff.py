@@ -71,9 +71,9 @@ class GeoTiffAdapter:
         """Start writing a GeoTIFF; its blocks may come in any order."""
         return GeoTiffWriter.start(make_plan(raster, path.name, **options), path)
 
-    def shared_rows(self, raster: Raster) -> int:
+    def shared_rows(self, raster: Raster, **options: Any) -> int:
         """Rows of one row of blocks."""
-        return int(_quiet_plan(raster, Path(raster.name), {}).options["blockysize"])
+        return int(_quiet_plan(raster, Path(raster.name), options).options["blockysize"])
 
     def begin(self, raster: Raster, path: Path, **options: Any) -> None:
         """Start a file for several processes; warns of what it cannot keep."""

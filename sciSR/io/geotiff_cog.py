@@ -15,7 +15,7 @@ from rasterio.shutil import copy
 
 from sciSR.errors import RunError
 from sciSR.io.geotiff_datasets import update_dataset
-from sciSR.io.geotiff_layout import read_directories
+from sciSR.io.geotiff_layout import is_whole, read_directories
 from sciSR.io.geotiff_source import GDAL_ERRORS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def to_cog(draft: Path, path: Path, plan: Plan) -> None:
     """Write the GeoTIFF ``draft`` to ``path`` as a cloud-optimized one; the draft is used up.
 
     Raises:
-        RunError: GDAL could not do it.
+        RunError: GDAL could not do it, or the disk did not take it; the draft is kept.
     """
     full = _read_metadata(draft)
     if full is not None:
@@ -60,6 +60,8 @@ def to_cog(draft: Path, path: Path, plan: Plan) -> None:
         ) from error
     if full is not None:
         _restore_metadata(path, full, plan.name)
+    if not is_whole(path):
+        raise RunError(f"{plan.name}: the cloud-optimized GeoTIFF is not whole on the disk; free some space")
     draft.unlink()
 
 

@@ -107,8 +107,13 @@ def block_tables(file: BinaryIO) -> tuple[BlockTable, BlockTable | None]:
     return BlockTable(file, order, directories[0]), mask
 
 
-def is_whole(path: Path) -> bool:
-    """Whether every block of every image of a tiled TIFF lies in the file; GDAL closes in silence on a full disk."""
+def is_whole(path: Path, *, sparse: bool = False) -> bool:
+    """Whether every block of every image of a tiled TIFF lies in the file; GDAL closes in silence on a full disk.
+
+    Args:
+        path: the file.
+        sparse: blocks may be missing altogether.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         try:
@@ -116,4 +121,4 @@ def is_whole(path: Path) -> bool:
             blocks = [block for directory in directories for block in BlockTable(file, order, directory).read()]
         except (struct.error, KeyError):
             return False
-    return bool(blocks) and all(length > 0 and offset + length <= size for offset, length in blocks)
+    return bool(blocks) and all((sparse or length > 0) and offset + length <= size for offset, length in blocks)

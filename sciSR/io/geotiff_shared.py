@@ -75,7 +75,7 @@ class SharedGeoTiffWriter:
                 self._tiles = self._begin(whole[1])
             self._tiles.put(whole, chunk)
             if whole[2].stop == self._plan.shape[2]:
-                self._tiles.close()
+                self._tiles.finish()
                 self._tiles = None
                 self._keep(whole[1].start // self.chunks[1])
 
@@ -142,26 +142,34 @@ def complete_rows(plan: Plan, path: Path) -> None:
     if joined is not None and not draft.exists():
         return  # a run that was killed later has used it up
     with gdal_environment(str(path)):
+        _check_rows(plan, folder, joined.rows if joined else 0)
         joined = joined or _begin_join(plan, draft, folder)
         joined = _join(plan, draft, folder, joined)
         if plan.cog or plan.overviews:
             _as_joined(draft, folder, joined)
-            finish_file(plan, path)
+        finish_file(plan, path)
+
+
+def _check_rows(plan: Plan, folder: Path, first: int) -> None:
+    """All rows from ``first`` on are there."""
+    count = _row_count(plan)
+    lost = next((number for number in range(first, count) if not _row_path(folder, number).exists()), None)
+    if lost is not None:
+        raise RunError(
+            f"{plan.name}: row {lost} of {count} rows of blocks is missing; what lies beside the output has been "
+            "changed: remove it and run it again"
+        )
 
 
 def _begin_join(plan: Plan, draft: Path, folder: Path) -> _Joined:
     """Make the file without blocks; with a mask where any row has one."""
     rows = [_row_path(folder, number) for number in range(_row_count(plan))]
-    lost = next((number for number, row in enumerate(rows) if not row.exists()), None)
-    if lost is not None:
-        raise RunError(
-            f"{plan.name}: row {lost} of {len(rows)} rows of blocks is missing; what lies beside the output has been "
-            "changed: remove it and run it again"
-        )
     tiles = begin_file(plan, draft, sparse_ok=True)
     if any(map(_has_mask, rows)):
         tiles.begin_mask()
     tiles.close()
+    if not is_whole(draft, sparse=True):
+        raise RunError(f"{plan.name}: the head of the GeoTIFF is not whole on the disk; free some space")
     size = draft.stat().st_size
     return _Joined(0, size, size).write(folder)
 

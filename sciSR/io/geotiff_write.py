@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterBlockError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
@@ -24,7 +25,7 @@ from sciSR.io.geotiff_cog import to_cog
 from sciSR.io.geotiff_datasets import create_dataset, read_dataset, update_dataset
 from sciSR.io.geotiff_layout import is_whole
 from sciSR.io.geotiff_plan import Plan
-from sciSR.io.geotiff_source import gdal_environment
+from sciSR.io.geotiff_source import GDAL_ERRORS, gdal_environment
 from sciSR.io.geotiff_tags import pixel_map
 from sciSR.raster import Block, Raster, Window
 
@@ -73,7 +74,7 @@ class GeoTiffWriter:
     def finish(self) -> None:
         """Complete the file, with its overviews; a cloud-optimized one is laid out anew."""
         self._parts.close()
-        self._tiles.close()
+        self._tiles.finish()
         try:
             finish_file(self._plan, self._path)
         finally:
@@ -99,6 +100,7 @@ class TileWriter:
         self._dataset = dataset
         self._first_row = first_row
         self._masked = False
+        self._busy: list[tuple[int, RasterioWindow]] = []
 
     @classmethod
     def start(cls, plan: Plan, dataset: Any, first_row: int = 0) -> TileWriter:
@@ -118,6 +120,8 @@ class TileWriter:
             stored = np.concatenate([stored, alpha.astype(stored.dtype)[None]])
             bands = [*bands, self._plan.alpha_band]
         self._dataset.write(stored, bands, window=area)
+        # GDAL may leave a block of one value alone until the end
+        self._busy.extend((band, area) for band, plane in zip(bands, stored, strict=True) if _varies(plane))
         if chunk.valid is None or chunk.valid.all():
             return
         marked = self._plan.encoding.nodata[0] is not None or stored.dtype.kind == "f"
@@ -134,9 +138,45 @@ class TileWriter:
             self._dataset.write_mask(True)
             self._masked = True
 
-    def close(self) -> None:
-        """Bring everything to disk."""
+    def finish(self) -> None:
+        """Bring everything to disk.
+
+        Where GDAL cannot, it says nothing and puts empty blocks. So blocks that are not there before it closes the file
+        (of one bit: always) are looked at afterwards.
+
+        Raises:
+            RunError: the disk did not take all.
+        """
+        late = [block for block in self._busy if not self._is_there(*block)]
+        path = self._dataset.name
         self._dataset.close()
+        try:
+            with read_dataset(path) as dataset:
+                taken = all(_varies(dataset.read(band, window=area)) for band, area in late)
+        except GDAL_ERRORS:
+            taken = False
+        if not taken:
+            raise RunError(
+                f"{self._plan.name}: the disk did not take all of the GeoTIFF; free some space or choose another place"
+            )
+
+    def _is_there(self, band: int, area: RasterioWindow) -> bool:
+        height, width = self._dataset.block_shapes[0]
+        try:
+            self._dataset.block_size(band, area.row_off // height, area.col_off // width)
+        except (RasterBlockError, *GDAL_ERRORS):
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the file."""
+        self._dataset.close()
+
+
+def _varies(plane: NDArray[Any]) -> bool:
+    """Whether there is more than one value; NaN, which equals nothing, is one."""
+    first = plane[:1, :1]
+    return bool(((plane != first) & ((plane == plane) | (first == first))).any())
 
 
 def tile_shape(plan: Plan) -> tuple[int, int, int]:
@@ -174,7 +214,6 @@ def finish_file(plan: Plan, path: Path) -> None:
         to_cog(draft, path, plan)
     elif plan.overviews:
         _build_overviews(path, plan)
-    if plan.cog or plan.overviews:
         _check_whole(path, plan)
 
 

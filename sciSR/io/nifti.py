@@ -113,7 +113,7 @@ class NiftiAdapter:
             threads=options.get("threads"),
         )
 
-    def shared_rows(self, raster: Raster) -> int:
+    def shared_rows(self, raster: Raster, **options: Any) -> int:
         """So many planes that a network's lead-in is a small share of them, in whole parts of its computation."""
         source, axis = parted_source(raster.source), len(raster.leading)
         part = 1 if source is None else source.parts[0][axis].stop - source.parts[0][axis].start

@@ -109,7 +109,7 @@ class ZarrAdapter:
             warnings.warn(note, MetadataWarning, stacklevel=3)
         return ZarrWriter.start(raster, path, encoding)
 
-    def shared_rows(self, raster: Raster) -> int:
+    def shared_rows(self, raster: Raster, **options: Any) -> int:
         """Rows of one row of chunks."""
         return _chunks(raster)[len(raster.leading)]
 
