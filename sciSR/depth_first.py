@@ -70,7 +70,7 @@ _POINTWISE_FUNCTIONS = {
 }
 _JOINS = {operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, torch.add, torch.mul}
 _IN_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
-"""In-place operations are replayed out of place: another operation may still wait for the same rows."""
+"""Replayed out of place: one operation before may still wait for the rows, while those after take the result."""
 _JOIN_METHODS = {"add", "add_", "mul", "mul_", "sub", "sub_"}
 _POINTWISE_METHODS = {"relu", "relu_", "sigmoid", "tanh", "contiguous", "clone"}
 
@@ -202,8 +202,24 @@ class _Residual(nn.Module):
         return self.network.residual(x)
 
 
+class _Proxy(fx.Proxy):
+    """Tells sums in place from plain ones."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Keeps pixel shuffle and interpolation as one operation each; they ask for shapes."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = isinstance(m, PixelShuffle | CubicUpsampling | ChannelAttention)
@@ -240,6 +256,8 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
                 nodes.append(((len(nodes),), partial(SummedRows, filtered.planes)))
                 widths.append(0)  # never wider than what it sums
             number[node] = len(nodes)
+        if _changes_its_input(node, modules):
+            number[node.args[0]] = number[node]  # what takes it later takes it changed
     unit = math.lcm(*(filtered.filters.tile[0] for filtered in filters.values()))
     widens = _widening(widths, nodes)
     widest, narrow = (math.ceil(max(network.spec.in_channels, *v)) for v in (widths, widths[:widens]))
@@ -308,6 +326,15 @@ def _tiled(
     key = (module, *(_module(n, modules) for n in along), len(inputs))
     made[key] = made.get(key) or TileFilter(module, slope=slope, fine=fine, adds=len(inputs) > 1)
     return _Filtered(made[key], inputs, tuple(along))
+
+
+def _changes_its_input(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether an operation works in place."""
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    return node.target in _IN_PLACE or bool(node.kwargs.get("inplace"))
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -419,9 +446,7 @@ def _of_module(module: nn.Module) -> Callable[[], RowOp]:
         return lambda: Pointwise(module)
     nearest = isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor is not None
     if nearest or isinstance(module, (*_POINTWISE_MODULES, nn.PixelShuffle, PixelShuffle)):
-        # in place it would change rows that another operation may still wait for
-        in_place = getattr(module, "inplace", False)
-        return lambda: Pointwise((lambda x: module(x.clone())) if in_place else module)
+        return lambda: Pointwise((lambda x: module(x.clone())) if getattr(module, "inplace", False) else module)
     raise NotStreamableError(f"the layer {type(module).__name__}")
 
 
@@ -436,7 +461,7 @@ def _replay(node: fx.Node, root: nn.Module) -> Callable[[list[Tensor]], Tensor]:
             return found[n] if n in found else operator.attrgetter(str(n.target))(root)
 
         args = fx.node.map_arg(node.args, value)
-        kwargs = fx.node.map_arg(node.kwargs, value)
+        kwargs = {k: v for k, v in fx.node.map_arg(node.kwargs, value).items() if k != "inplace"}
         if node.op == "call_method":
             result: Tensor = getattr(args[0], str(node.target).rstrip("_"))(*args[1:], **kwargs)
         else:

@@ -64,6 +64,44 @@ def test_rows_give_the_whole_image(family: str, ndim: int, fast: bool) -> None:
         assert (rows_joined - whole).abs().max() <= 5e-5 * whole.abs().max()
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["direct", "winograd"])
+@pytest.mark.parametrize("how", ["module", "function", "method", "sum"])
+def test_what_works_in_place_changes_what_comes_after_alone(how: str, fast: bool) -> None:
+    network = build_network("edsr", ndim=2, in_channels=2, scale=2, features=16, blocks=1)
+    network.body = _InPlace(how)
+    network = _filled(network)
+    x = torch.randn(1, 2, 20, 9, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        whole = network.residual(x)
+        assert whole is not None
+        for rows in (1, 6):
+            assert (_by_rows(network, x, rows, fast=fast) - whole).abs().max() <= 1e-5 * whole.abs().max()
+
+
+class _InPlace(nn.Module):
+    """Changes what a layer has taken before and the network adds afterwards."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.layer = nn.Conv2d(16, 16, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x)
+        if self.how == "module":
+            z = self.act(x)
+        elif self.how == "function":
+            z = nn.functional.relu(x, inplace=True)
+        elif self.how == "method":
+            z = x.relu_()
+        else:
+            z = x
+            z += y
+        total: torch.Tensor = y + self.layer(z)
+        return total
+
+
 class _OddSums(nn.Module):
     """Sums of what comes early and late, of one channel and many, of what was activated, and of a thing with itself."""
 
