@@ -15,7 +15,7 @@ from rasterio.shutil import copy
 
 from sciSR.errors import RunError
 from sciSR.io.geotiff_datasets import update_dataset
-from sciSR.io.geotiff_layout import is_whole, read_directories
+from sciSR.io.geotiff_layout import check_whole, read_directories
 from sciSR.io.geotiff_source import GDAL_ERRORS
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def to_cog(draft: Path, path: Path, plan: Plan) -> None:
         ) from error
     if full is not None:
         _restore_metadata(path, full, plan.name)
-    if not is_whole(path):
-        raise RunError(f"{plan.name}: the cloud-optimized GeoTIFF is not whole on the disk; free some space")
+    check_whole(path, f"{plan.name}: the cloud-optimized GeoTIFF")
     draft.unlink()
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["BlockTable", "Entry", "block_tables", "is_whole", "read_directories"]
+from sciSR.errors import RunError
+
+__all__ = ["BlockTable", "Entry", "block_tables", "check_whole", "read_directories"]
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each field type."""
@@ -107,13 +109,22 @@ def block_tables(file: BinaryIO) -> tuple[BlockTable, BlockTable | None]:
     return BlockTable(file, order, directories[0]), mask
 
 
-def is_whole(path: Path, *, sparse: bool = False) -> bool:
-    """Whether every block of every image of a tiled TIFF lies in the file; GDAL closes in silence on a full disk.
+def check_whole(path: Path, what: str, *, sparse: bool = False) -> None:
+    """See that every block of every image of a tiled TIFF lies in the file; GDAL closes in silence on a full disk.
 
     Args:
         path: the file.
+        what: its name for the message.
         sparse: blocks may be missing altogether.
+
+    Raises:
+        RunError: one is not there.
     """
+    if not _is_whole(path, sparse):
+        raise RunError(f"{what} is not whole on the disk; free some space or choose another place")
+
+
+def _is_whole(path: Path, sparse: bool) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         try:

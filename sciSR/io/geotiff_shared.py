@@ -21,7 +21,7 @@ import numpy as np
 from sciSR.errors import RunError
 from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff_datasets import create_dataset
-from sciSR.io.geotiff_layout import BlockTable, block_tables, is_whole
+from sciSR.io.geotiff_layout import BlockTable, block_tables, check_whole
 from sciSR.io.geotiff_plan import Plan
 from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_write import TileWriter, begin_file, draft_path, finish_file, stored_block, tile_shape
@@ -99,8 +99,7 @@ class SharedGeoTiffWriter:
 
     def _keep(self, number: int) -> None:
         """Give the file of a row its name."""
-        if not is_whole(self._partial):
-            raise RunError(f"{self._plan.name}: row {number} of blocks is not whole on the disk; free some space")
+        check_whole(self._partial, f"{self._plan.name}: row {number} of blocks")
         os.replace(self._partial, _row_path(self._folder, number))
 
 
@@ -168,8 +167,7 @@ def _begin_join(plan: Plan, draft: Path, folder: Path) -> _Joined:
     if any(map(_has_mask, rows)):
         tiles.begin_mask()
     tiles.close()
-    if not is_whole(draft, sparse=True):
-        raise RunError(f"{plan.name}: the head of the GeoTIFF is not whole on the disk; free some space")
+    check_whole(draft, f"{plan.name}: the head of the GeoTIFF", sparse=True)
     size = draft.stat().st_size
     return _Joined(0, size, size).write(folder)
 
