@@ -22,7 +22,7 @@ from sciSR.errors import InputError, PrecisionWarning
 from sciSR.grid import Grid
 from sciSR.labels import check_labels, upscale_labels
 from sciSR.networks import load_network
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import SRNetwork, model_name
 from sciSR.normalization import Normalization
 from sciSR.openvino_backend import prepare_openvino
 from sciSR.plans import Target, factors, find_target, plan_tiles, twice, wanted_grid
@@ -228,7 +228,7 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
     plan, fill = plan_tiles(raster, network.spec, target, settings.tile, settings.exact, kind)
     job = TileJob(raster, prepare(network, devices[0], "float32"), plan, recipe.fit(raster), target.order, fill)
     facts: dict[str, Any] = {
-        "network": network.card.name if network.card else network.family,
+        "network": model_name(network),
         "network_sha256": (network.card.checksum if network.card else None) or _state_checksum(network),
         "exact": settings.exact,
         "normalization": recipe.to_dict(),

@@ -20,7 +20,7 @@ from sciSR.finishing import finish
 from sciSR.inference import holds_classes, upscale
 from sciSR.io import open_raster
 from sciSR.networks import load_network
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import SRNetwork, model_name
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.tiling import central
@@ -35,7 +35,6 @@ __all__ = [
     "finished",
     "known_sensor",
     "load_model",
-    "model_name",
     "open_input",
     "refined",
     "resolved",
@@ -239,13 +238,6 @@ def _engine(section: UpscaleSection) -> dict[str, Any]:
         "normalization": None if recipe is None else Normalization(**recipe.model_dump()),
         "workers": section.workers,
     }
-
-
-def model_name(model: Model) -> str:
-    """What tables and pictures call it: a method's name, or that of the weights, wherever their file lies."""
-    if isinstance(model, str):
-        return model
-    return model.card.name if model.card is not None else model.family
 
 
 def _central(raster: Raster) -> dict[str, slice]:

@@ -24,6 +24,7 @@ from sciSR.evaluation import ScoreTable
 from sciSR.io import open_raster, save_raster
 from sciSR.journal import parted_source
 from sciSR.networks import weights_path
+from sciSR.networks.spec import model_name
 from sciSR.preflight import check_workflow
 from sciSR.raster import Raster
 from sciSR.record import FileFact, RunRecord, is_record, is_remote, machine_facts, plain, read_record, version_facts
@@ -38,7 +39,6 @@ from sciSR.steps import (
     finished,
     known_sensor,
     load_model,
-    model_name,
     open_input,
     refined,
     resolved,

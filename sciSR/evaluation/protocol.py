@@ -23,7 +23,7 @@ from sciSR.evaluation.table import ScoreTable
 from sciSR.grid import scale_per_axis
 from sciSR.inference import upscale
 from sciSR.networks import load_network
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import SRNetwork, model_name
 from sciSR.raster import ArraySource, Raster
 from sciSR.tiling import central
 
@@ -90,7 +90,7 @@ def wald(
         GeometryError: the raster is too small for the factor.
     """
     net = network if isinstance(network, SRNetwork) or network in CLASSICAL else load_network(network)
-    name = _name(net)
+    name = model_name(net)
     known = _sensor(net, sensor)
     factors = _factors(raster, net, scale)
     window = _window(raster, factors, crop)
@@ -135,18 +135,12 @@ def in_memory(raster: Raster, progress: Progress | None = None) -> Raster:
     return raster.replace(source=ArraySource(values))
 
 
-def _name(network: SRNetwork | str) -> str:
-    if isinstance(network, str):
-        return network
-    return network.card.name if network.card is not None else network.family or type(network).__name__
-
-
 def _sensor(network: SRNetwork | str, sensor: Sensor | str | Mapping[str, Any] | None) -> Sensor:
     if sensor is not None:
         return load_sensor(sensor)
     card = network.card if isinstance(network, SRNetwork) else None
     if card is None or card.sensor is None:
-        raise InputError(f"wald: {_name(network)} does not say which sensor it is for; give sensor=")
+        raise InputError(f"wald: {model_name(network)} does not say which sensor it is for; give sensor=")
     return card.sensor
 
 

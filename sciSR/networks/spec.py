@@ -18,7 +18,7 @@ from sciSR.normalization import Normalization
 if TYPE_CHECKING:
     from sciSR.degradation import Sensor
 
-__all__ = ["NetworkCard", "NetworkSpec", "SRNetwork", "WholeScale", "axes_of", "whole_scale"]
+__all__ = ["NetworkCard", "NetworkSpec", "SRNetwork", "WholeScale", "axes_of", "model_name", "whole_scale"]
 
 WholeScale = float | Sequence[float] | Mapping[str, float]
 """One whole factor for all axes, one per axis in array order, or by axis name."""
@@ -188,3 +188,10 @@ class SRNetwork(nn.Module):
             assert whole is not None, f"{self.family} gives neither an interpolation nor a residual"
             return whole
         return base + detail
+
+
+def model_name(model: SRNetwork | str) -> str:
+    """What records, tables and pictures call it: a method's name, or that of the weights, wherever their file lies."""
+    if isinstance(model, str):
+        return model
+    return model.card.name if model.card is not None else model.family or type(model).__name__

@@ -19,7 +19,7 @@ from sciSR.errors import InputError
 from sciSR.files import check_free
 from sciSR.losses import Loss, build_loss
 from sciSR.networks import load_network
-from sciSR.networks.spec import SRNetwork
+from sciSR.networks.spec import SRNetwork, model_name
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, Library, PairMaker, Reference, RotatingMaker, decoded_bytes
@@ -321,8 +321,7 @@ def _facts(trials: Sequence[Trial], teacher: SRNetwork | str | None, prune: floa
     """What the record says beside the settings of the loop."""
     facts: dict[str, Any] = {"search": [trial.to_dict() for trial in trials]} if trials else {}
     if teacher is not None:
-        named = teacher.card.name if isinstance(teacher, SRNetwork) and teacher.card is not None else teacher
-        facts["teacher"] = named if isinstance(named, str) else named.family
+        facts["teacher"] = model_name(teacher)
     if prune is not None:
         facts["pruned"] = prune
     return facts
