@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -75,6 +76,23 @@ _JOIN_METHODS = {"add", "add_", "mul", "mul_", "sub", "sub_"}
 _POINTWISE_METHODS = {"relu", "relu_", "sigmoid", "tanh", "contiguous", "clone"}
 
 
+def _at_once(number: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass
+class _Rows:
+    """Some rows on their way.
+
+    Attributes:
+        values: that the input and the operations so far have given, by number; None: none, or not needed any more.
+        kept: what operations have kept after them, for others to share.
+    """
+
+    values: list[Tensor | None]
+    kept: dict[int, Tensor | None] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class RowProgram:
     """A network's residual as operations on rows; :meth:`start` begins a pass.
@@ -95,35 +113,49 @@ class RowProgram:
     unit: int
     fast: int
 
-    def start(self, *, gently: bool = False, wide_rows: int | None = None) -> RowStream:
+    def start(
+        self,
+        *,
+        gently: bool = False,
+        wide_rows: int | None = None,
+        threads: Callable[[], int] = torch.get_num_threads,
+    ) -> RowStream:
         """A fresh pass over one image or batch of images.
 
         Args:
             gently: let the last rows out layer by layer, so that no layer gets more rows at once than in a strip
                 before; slower where strips are small.
             wide_rows: most rows to take at once where the network widens; None: as they come.
+            threads: says how many may compute now.
         """
-        return RowStream(self, gently, wide_rows)
+        return RowStream(self, gently, wide_rows, threads)
 
 
 class RowStream:
-    """One pass: feed rows from the first to the last, take refined rows as they get ready."""
+    """One pass: feed rows from the first to the last, take refined rows as they get ready.
 
-    def __init__(self, program: RowProgram, gently: bool, wide_rows: int | None) -> None:
+    :meth:`feed` does so at once; :meth:`begin` and :meth:`end` let the next rows begin while these are under way.
+
+    Attributes:
+        steps: how many operations :meth:`begin` runs through.
+    """
+
+    def __init__(self, program: RowProgram, gently: bool, wide_rows: int | None, threads: Callable[[], int]) -> None:
         self._gently = gently
         self._widens, self._wide_rows = program.widens, wide_rows
         self._ops = [make() for _, make in program.nodes]
         self._inputs = [inputs for inputs, _ in program.nodes]
+        self.steps = len(self._ops) if self._widens is None else self._widens
         filtering = {number: op for number, op in enumerate(self._ops) if isinstance(op, FilterRows)}
         frames = Frames(max((m for op in filtering.values() for m in op.margins), default=0))
-        for op in filtering.values():
-            op.frames = frames
-        wide = len(self._ops) if self._widens is None else self._widens
+        self._keeper: dict[int, int] = {}
         for number, op in filtering.items():
+            op.frames, op.threads = frames, threads
             # only an operation that gets the rows in the same portions keeps the same ones
-            alike = [n for n in filtering if n < number and (n < wide) == (number < wide)]
+            alike = [n for n in filtering if n < number and (n < self.steps) == (number < self.steps)]
             added = self._inputs[number][1:]
-            op.keeper = next((filtering[n] for n in alike if self._inputs[n][:1] == added), None)
+            if keepers := [n for n in alike if self._inputs[n][:1] == added]:
+                self._keeper[number] = keepers[0]
         uses = [i for inputs in self._inputs for i in inputs]
         self._last_use = {value: max(n for n, inputs in enumerate(self._inputs) if value in inputs) for value in uses}
 
@@ -132,42 +164,63 @@ class RowStream:
 
         ``last`` says that nothing follows; then all remaining rows come.
         """
-        yield from self._run(0, [x], last and not self._gently)
+        return self.end(self.begin(x, last=last), last=last)
+
+    def begin(self, x: Tensor, *, last: bool, at: Callable[[int], AbstractContextManager[None]] = _at_once) -> _Rows:
+        """The operations up to where the network widens, each within ``at`` its number.
+
+        Each must have done with the rows before when it is given new ones; the rows may be in different operations.
+        """
+        rows = _Rows([x])
+        for number in range(self.steps):
+            with at(number):
+                self._step(number, rows, last and not self._gently)
+        return rows
+
+    def end(self, rows: _Rows, *, last: bool) -> Iterator[Tensor]:
+        """Refined rows, as :meth:`feed`; after all of the rows before."""
+        yield from self._run(self.steps, rows, last and not self._gently)
         if last and self._gently:
             for number in range(len(self._ops)):
-                yield from self._run(number, [None] * (number + 1), True)
+                yield from self._run(number, _Rows([None] * (number + 1)), True)
 
-    def _run(self, first: int, values: list[Tensor | None], ending: bool, *, whole: bool = False) -> Iterator[Tensor]:
+    def _run(self, first: int, rows: _Rows, ending: bool, *, whole: bool = False) -> Iterator[Tensor]:
         """The operations from ``first`` on, given the values before it; ``ending``: nothing follows.
 
         Where the network widens, the rows go on in portions, unless ``whole`` says that this is one.
         """
         for number in range(first, len(self._ops)):
-            inputs = self._inputs[number]
             if number == self._widens and not whole:
-                portions = self._portions(values[inputs[0]])
+                portions = self._portions(rows.values[self._inputs[number][0]])
                 if len(portions) > 1:
-                    yield from self._by_portions(number, values, portions, ending)
+                    yield from self._by_portions(number, rows, portions, ending)
                     return
-            taken = [values[i] for i in inputs]
-            for i in inputs:
-                if self._last_use[i] == number:
-                    values[i] = None
-            values.append(self._ops[number].step(taken, ending and (number == first or not self._gently)))
-        if values[-1] is not None:
-            yield values[-1]
+            self._step(number, rows, ending and (number == first or not self._gently))
+        if (done := rows.values[-1]) is not None:
+            yield done
+
+    def _step(self, number: int, rows: _Rows, last: bool) -> None:
+        """One operation."""
+        op, values, inputs = self._ops[number], rows.values, self._inputs[number]
+        taken = [values[i] for i in inputs]
+        for i in inputs:
+            if self._last_use[i] == number:
+                values[i] = None
+        if isinstance(op, FilterRows) and number in self._keeper:
+            op.also_kept = rows.kept.get(self._keeper[number])
+        values.append(op.step(taken, last))
+        if isinstance(op, FilterRows) and number in self._keeper.values():
+            rows.kept[number] = op.kept
 
     def _portions(self, x: Tensor | None) -> list[Tensor]:
         return [] if x is None or self._wide_rows is None else list(torch.split(x, self._wide_rows, ROWS))
 
-    def _by_portions(
-        self, number: int, values: list[Tensor | None], portions: list[Tensor], ending: bool
-    ) -> Iterator[Tensor]:
+    def _by_portions(self, number: int, rows: _Rows, portions: list[Tensor], ending: bool) -> Iterator[Tensor]:
         """The operations from ``number`` on, once a portion; what else they take comes with the first."""
         (wide,) = self._inputs[number]
         for n, portion in enumerate(portions):
-            given = [None if n else value for value in values]
-            given[wide] = portion
+            given = _Rows([None if n else value for value in rows.values])
+            given.values[wide] = portion
             last = n == len(portions) - 1
             yield from self._run(number, given, ending and last and not self._gently, whole=True)
 

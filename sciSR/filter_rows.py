@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ _UNUSED = _Block(0, ()).references()
 
 
 class Frames:
-    """Memory for rows between zeros, used again once nobody holds it.
+    """Memory for rows between zeros, used again once nobody holds it; for several threads.
 
     Fresh pages cost as much time as a tenth of a convolution.
 
@@ -70,7 +71,8 @@ class Frames:
         self.margin = margin
         self._blocks: list[_Block] = []
         self._most = 0
-        self._zeros = torch.zeros(0)
+        self._zeros: list[Tensor] = []
+        self._lock = threading.Lock()
 
     def take(self, batch: int, rows: int, frame: Sequence[int]) -> Tensor:
         """``(b, rows, [y,] x, c)`` float32 of any values; ``frame`` is ``([y,] x, c)``."""
@@ -78,8 +80,9 @@ class Frames:
         sides = self._sides(frame)
         row = math.prod(sides)
         size = batch * rows * row
-        block = self._fitting(size, frame)
-        every = block.tensor()
+        with self._lock:
+            block = self._fitting(size, frame)
+            every = block.tensor()
         if block.frame != frame:
             block.frame = frame
             self._clear_sides(every[: block.size // row * row].view(-1, *sides), frame)
@@ -105,7 +108,8 @@ class Frames:
         frame = tuple(inner.shape[2:])
         sides = self._sides(frame)
         strides = tuple(math.prod(sides[n:]) for n in range(len(sides) + 1))
-        there = any(block.frame == frame and block.holds(x) for block in self._blocks)
+        with self._lock:
+            there = any(block.frame == frame and block.holds(x) for block in self._blocks)
         if not there or inner.stride()[1:] != strides:
             taken = self.take(x.shape[0], x.shape[ROWS], frame)
             inner = taken.copy_(inner)
@@ -118,10 +122,11 @@ class Frames:
         return sheet[(slice(None), slice(None), *cuts)].movedim(-1, 1)
 
     def zeros(self, floats: int) -> int:
-        """The address of so many zeros."""
-        if self._zeros.numel() < floats:
-            self._zeros = torch.zeros(floats)
-        return self._zeros.data_ptr()
+        """The address of so many zeros, which stay there."""
+        with self._lock:
+            if not self._zeros or self._zeros[-1].numel() < floats:
+                self._zeros.append(torch.zeros(floats))
+            return self._zeros[-1].data_ptr()
 
     def _sides(self, frame: tuple[int, ...]) -> tuple[int, ...]:
         """The size of a row or plane with its margins."""
@@ -144,12 +149,14 @@ class FilterRows(RowOp):
 
     Attributes:
         frames: where the results lie; all operations of a pass share them.
-        keeper: the operation that takes the second stream too: rows that both keep are shared.
+        threads: says how many may compute now.
+        also_kept: what another operation that takes the second stream, too, has kept of it after this step; shared.
     """
 
     def __init__(self, filters: Filter, *, adds: bool = False) -> None:
         self.frames = Frames(max(filters.margins))
-        self.keeper: FilterRows | None = None
+        self.threads: Callable[[], int] = torch.get_num_threads
+        self.also_kept: Tensor | None = None
         self._filter, self._adds = filters, adds
         self._tall, self._margin = filters.tile[0], filters.margins[0]
         self._above = self._margin
@@ -187,7 +194,8 @@ class FilterRows(RowOp):
         rows, *across = (n * f for n, f in zip((count, *self._across), fine, strict=True))
         out = self.frames.take(self._sheets[0].shape[0], rows, (*across, self._filter.results))
         for n, target in enumerate(out):
-            self._filter(self._read(n, count), target, self._added(n, count) if self._adds else None)
+            added = self._added(n, count) if self._adds else None
+            self._filter(self._read(n, count), target, added, threads=self.threads())
         self._forget(count)
         return out.movedim(-1, 1)
 
@@ -213,9 +221,10 @@ class FilterRows(RowOp):
         self._sheets = [torch.cat(left, 1)] if left else []
         self._others = _rest(self._others, count, ROWS)
         if self._others:
-            kept = None if self.keeper is None or len(self._others) > 1 else self.keeper.kept
-            shared = kept is not None and kept.shape == self._others[0].shape
-            self._others[0] = kept if shared and kept is not None else self._others[0].clone()
+            kept, rest = self.also_kept, self._others[0]
+            alike = kept is not None and len(self._others) == 1 and kept.shape == rest.shape
+            self._others[0] = kept if alike and kept is not None else rest.clone()
+        self.also_kept = None
 
 
 def _rest(parts: list[Tensor], count: int, dim: int) -> list[Tensor]:

@@ -104,7 +104,7 @@ class Filter:
     tile: tuple[int, ...]
     fine: tuple[int, ...]
 
-    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None) -> None:
+    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None, *, threads: int = 1) -> None:
         """Compute one image.
 
         Args:
@@ -112,6 +112,7 @@ class Filter:
                 margin.
             y: ``([z,] y, x, results)`` float32, pixels side by side, without margins; written.
             other: ``([z,] y)`` of y, for a filter that adds.
+            threads: at most so many compute; no result depends on them.
         """
         raise NotImplementedError
 
@@ -165,7 +166,7 @@ class TileFilter(Filter):
         slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float32).detach().reshape(-1)
         self._slope = slopes.expand(channels)[order].clone()
 
-    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None) -> None:
+    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None, *, threads: int = 1) -> None:
         """As every filter's; some planes at a time, so that those rows of them that tiles share stay in the cache."""
         if y.dim() == 3:
             x, y, other = x[None], y[None], None if other is None else other[None]
@@ -175,9 +176,9 @@ class TileFilter(Filter):
         for z in range(0, depth, most):
             stop = min(z + most, depth)
             added = None if other is None else other[z:stop]
-            self._planes(x[z : stop + self._depth - 1], y[z * fine : stop * fine], added)
+            self._planes(x[z : stop + self._depth - 1], y[z * fine : stop * fine], added, threads)
 
-    def _planes(self, x: Addresses, y: Tensor, other: Addresses | None) -> None:
+    def _planes(self, x: Addresses, y: Tensor, other: Addresses | None, threads: int) -> None:
         x, other = np.ascontiguousarray(x), None if other is None else np.ascontiguousarray(other)
         planes = x.shape[0]
         depth, rows, columns = (n // f for n, f in zip(y.shape[:-1], _three(self.fine), strict=True))
@@ -199,7 +200,7 @@ class TileFilter(Filter):
                 *(tiles.data_ptr(), product.data_ptr(), lines),
             )
 
-        _shared(run, total, 36 * planes * self._weights[0].numel())
+        _shared(run, total, 36 * planes * self._weights[0].numel(), threads)
 
 
 class FewFilter(Filter):
@@ -230,7 +231,7 @@ class FewFilter(Filter):
         self._code = to_few(int(module.in_channels), self.results, kernel)
         self._weights, self._bias = weights.contiguous(), bias.flatten().clone()
 
-    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None) -> None:
+    def __call__(self, x: Addresses, y: Tensor, other: Addresses | None = None, *, threads: int = 1) -> None:
         """As every filter's."""
         assert other is None, "it adds nothing"
         if y.dim() == 3:
@@ -244,7 +245,7 @@ class FewFilter(Filter):
                 *(y.data_ptr(), y.stride(1), y.stride(0), rows, columns, first, last),
             )
 
-        _shared(run, depth * rows, columns * self._weights.numel())
+        _shared(run, depth * rows, columns * self._weights.numel(), threads)
 
 
 def _three(numbers: Sequence[int]) -> tuple[int, int, int]:
@@ -253,15 +254,16 @@ def _three(numbers: Sequence[int]) -> tuple[int, int, int]:
     return int(z), int(y), int(x)
 
 
-def _shared(run: Callable[[int, int], None], total: int, work: int) -> None:
-    """``run`` on the numbers below ``total``, shared out among as many threads as PyTorch would take.
+def _shared(run: Callable[[int, int], None], total: int, work: int, threads: int) -> None:
+    """``run`` on the numbers below ``total``, shared out among so many threads or fewer.
 
     Args:
         run: takes the first number and the one after the last.
         total: how many.
         work: multiplications for each.
+        threads: at most.
     """
-    shares = max(1, min(torch.get_num_threads(), total, total * work // _LEAST_SHARE))
+    shares = max(1, min(threads, total, total * work // _LEAST_SHARE))
     cuts = [total * n // shares for n in range(shares + 1)]
     mine, *rest = pairwise(cuts)
     others = [_helpers(os.getpid()).submit(run, *cut) for cut in rest]

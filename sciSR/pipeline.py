@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import queue
+import math
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["in_background", "read_ahead"]
+__all__ = ["Turns", "read_ahead"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -48,47 +49,57 @@ def read_ahead(
                 future.cancel()
 
 
-def in_background(items: Iterator[V], depth: int = 2) -> Generator[V, None, None]:
-    """The same items, made by a thread that is at most ``depth`` items ahead.
+class Turns:
+    """The order of jobs that go through the same steps, several of them at a time, each in a thread of its own.
 
-    An error in the thread is raised here; when the caller stops early, the thread stops after its current item.
+    A step takes one job at a time, in order of their numbers from 0 on: what steps keep from job to job is what it
+    would be had they run one by one. Every job goes through every step.
     """
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
 
-    def put(kind: str, what: Any) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put((kind, what), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._next: defaultdict[int, int] = defaultdict(int)
+        self._last = math.inf
+        self._busy = 0
 
-    def work() -> None:
+    @property
+    def busy(self) -> int:
+        """Jobs under way that are not waiting for their turn."""
+        return self._busy
+
+    @contextmanager
+    def job(self, number: int) -> Iterator[None]:
+        """All of a job. Where one fails, those after it end with an error at the next step that they wait for."""
+        self._count(1)
         try:
-            for item in items:
-                if not put("item", item):
-                    return
-        except BaseException as error:  # handed to the caller, who raises it
-            put("error", error)
-        else:
-            put("end", None)
+            yield
+        except BaseException:
+            self.stop(number)
+            raise
         finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            self._count(-1)
 
-    thread = threading.Thread(target=work, name="scisr-background", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, what = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise what
-            yield what
-    finally:
-        stop.set()
-        thread.join()
+    @contextmanager
+    def step(self, step: int, number: int) -> Iterator[None]:
+        """One step of a job, from when it is the job's turn."""
+        with self._changed:
+            if self._next[step] < number:
+                self._busy -= 1
+                self._changed.wait_for(lambda: self._next[step] == number or number > self._last)
+                self._busy += 1
+            if number > self._last:
+                raise RuntimeError("a job before this one has failed, or nobody wants the result")
+        yield
+        with self._changed:
+            self._next[step] = number + 1
+            self._changed.notify_all()
+
+    def stop(self, last: int = -1) -> None:
+        """No job after this one need go on."""
+        with self._changed:
+            self._last = min(self._last, last)
+            self._changed.notify_all()
+
+    def _count(self, jobs: int) -> None:
+        with self._changed:
+            self._busy += jobs

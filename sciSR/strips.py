@@ -1,7 +1,9 @@
 """The depth-first executor: a raster run strip by strip through the whole network, nothing computed twice.
 
-Strips run along the network's first axis. One thread reads ahead, one computes, and the caller writes. A single block
-that is asked for out of order is computed as a tile, see :mod:`sciSR.tiles`.
+Strips run along the network's first axis. One thread reads ahead and the caller writes. Where convolutions run in
+machine code of our own, two strips are under way, the second close behind the first: what a single thread has to do for
+the one then fills the time of the other. A single block that is asked for out of order is computed as a tile, see
+:mod:`sciSR.tiles`.
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -24,17 +29,19 @@ from sciSR.errors import RunError
 from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
 from sciSR.networks.spec import SRNetwork
-from sciSR.pipeline import in_background, read_ahead
+from sciSR.pipeline import Turns, read_ahead
 from sciSR.raster import Block, Window, gathered
 from sciSR.tiles import TileJob, UpscaledSource
 from sciSR.tiling import Tile
 
 __all__ = ["StripSource", "row_program", "streamed_seconds", "strip_rows"]
 
-_STRIP_BYTES = 24 * 2**20
+_STRIP_BYTES = 16 * 2**20
 _WIDE_BYTES = 32 * 2**20
 _FLUSH_BYTES = 64 * 2**20
 """What a layer's rows may take at the end of a pass, when what all layers before it still keep comes at once."""
+_AT_ONCE = 2
+"""Strips under way."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
@@ -80,7 +87,7 @@ def streamed_seconds(network: SRNetwork, side: int, *, own_code: bool) -> float:
 def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
     """Rows per strip, and of these how many at once in the widest layers; by shapes and precision alone.
 
-    Layers of common width stay within some 24 MB a strip, the widest within 32. Whole periods of the network's strides,
+    Layers of common width stay within some 16 MB a strip, the widest within 32. Whole periods of the network's strides,
     so that a run can begin at any strip, and of its filters' tiles.
     """
     low = job.runner.precision != "float32"
@@ -136,7 +143,7 @@ class StripSource(UpscaledSource):
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, strip by strip."""
         try:
-            yield from in_background(self._strips([(step, 0) for step in range(len(self._passes))]))
+            yield from self._strips([(step, 0) for step in range(len(self._passes))])
         finally:
             give_back_memory()
 
@@ -159,7 +166,7 @@ class StripSource(UpscaledSource):
         for first, last in _runs(numbers):
             starts = [(n // per_pass, n % per_pass) for n in range(first, last + 1) if n == first or n % per_pass == 0]
             waiting: list[tuple[Window, Block]] = []
-            stream = in_background(self._strips(starts, parts[last]))
+            stream = self._strips(starts, parts[last])
             while todo and todo[0] <= last:
                 window = parts[todo[0]]
                 while not (waiting and _reaches(waiting[-1][0], window)):
@@ -179,7 +186,9 @@ class StripSource(UpscaledSource):
         ]
         return [(time, outer) for time, outer in product(self.times, product(*loose))]
 
-    def _strips(self, starts: Sequence[tuple[int, int]], until: Window | None = None) -> Iterator[tuple[Window, Block]]:
+    def _strips(
+        self, starts: Sequence[tuple[int, int]], until: Window | None = None
+    ) -> Generator[tuple[Window, Block]]:
         """Passes by number, each from a strip on; ends after the block that completes ``until``."""
         shape, axis = self.job.plan.shape, self.job.order[0]
         across = tuple(slice(0, n) for n in shape[axis + 1 :])
@@ -192,18 +201,42 @@ class StripSource(UpscaledSource):
         row_bytes = math.prod(p.stop for p in across) * _batch(self.job) * self._program.narrow * 4
         gently = (self._rows + radius[0]) * row_bytes > _FLUSH_BYTES
         plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]
-        keys = ((time, (*outer, cut, *across)) for time, outer, _, begin in plan for cut in cuts[begin:])
+        keys = ((moment, (*outer, cut, *across)) for moment, outer, _, begin in plan for cut in cuts[begin:])
         strips = read_ahead(keys, self._load)
-        with torch.inference_mode():
-            for time, outer, wanted, begin in plan:
-                flow = self._program.start(gently=gently, wide_rows=self._wide_rows)
-                one = _Pass(self.job, flow, time, outer, across, cuts[begin].start)
+        threads = torch.get_num_threads()
+        most = min(_AT_ONCE, threads) if self._own_code else 1
+        at_once = min(most, self.workers)
+        turns = Turns()
+
+        def begun() -> Iterator[tuple[int, _Pass, _Strip]]:
+            for moment, outer, wanted, begin in plan:
+                flow = self._program.start(
+                    gently=gently, wide_rows=self._wide_rows, threads=lambda: max(1, threads // max(1, turns.busy))
+                )
+                one = _Pass(self.job, flow, moment, outer, across, cuts[begin].start)
                 skip = cuts[wanted].start if axis == 0 else 0
                 for (_, window), (values, valid) in (next(strips) for _ in cuts[begin:]):
-                    for at, block in one.feed(window, values, valid, skip):
-                        yield at, block
-                        if until is not None and _reaches(at, until):
-                            return
+                    yield next(numbers), one, _Strip(window[axis], values, valid, skip)
+
+        def run(key: tuple[int, _Pass, _Strip]) -> list[tuple[Window, Block]]:
+            number, one, strip = key
+            with torch.inference_mode(), turns.job(number):
+                return list(one.feed(strip, lambda step: turns.step(step, number)))
+
+        numbers = count()
+        share = partial(torch.set_num_threads, threads // most)  # PyTorch's last bits may depend on it, not on workers
+        done = read_ahead(begun(), run, at_once + 1, workers=at_once, begin=share)
+        try:
+            for _, blocks in done:
+                for at, block in blocks:
+                    yield at, block
+                    if until is not None and _reaches(at, until):
+                        return
+        finally:
+            turns.stop()
+            done.close()
+            strips.close()
+            torch.set_num_threads(threads)
 
     def _load(self, key: tuple[int | None, Window]) -> _Loaded:
         time, window = key
@@ -230,6 +263,23 @@ def _reaches(at: Window, window: Window) -> bool:
 def _before(at: Window, window: Window) -> bool:
     """Whether a block ends, in streaming order, no later than ``window``."""
     return tuple(p.stop for p in at) <= tuple(p.stop for p in window)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Rows of one image.
+
+    Attributes:
+        rows: which.
+        values: normalised, filled, on the raster's axes.
+        valid: where they are known; None: everywhere.
+        skip: rows before this one are computed for what follows them, and not given.
+    """
+
+    rows: slice
+    values: NDArray[np.float32]
+    valid: NDArray[Any] | None
+    skip: int
 
 
 class _Pass:
@@ -261,21 +311,22 @@ class _Pass:
         self._given = begin
 
     def feed(
-        self, window: Window, values: NDArray[np.float32], valid: NDArray[Any] | None, skip: int
+        self, strip: _Strip, turn: Callable[[int], AbstractContextManager[None]]
     ) -> Iterator[tuple[Window, Block]]:
-        """Take the next strip; give the refined rows that are ready, from input row ``skip`` on."""
+        """Take the next strip, each step in its turn; give the refined rows that are ready."""
         runner = self._job.runner
         assert isinstance(runner, Runner), "rows run on one torch device"
-        part = window[self._axis]
-        x = torch.from_numpy(self._job.to_network_axes(values)).to(runner.device)
-        self._kept = x if self._kept is None else torch.cat([self._kept, x], dim=2)
-        self._valid.append((part.start, part.stop, valid))
-        self._fed = part.stop
-        last = self._fed == self._total
-        for fine in self._flow.feed(runner.lowered(x), last=last):
-            self._fine = fine if self._fine is None else torch.cat([self._fine, fine], dim=2)
-            yield from self._ready(last, skip)
-        yield from self._ready(last, skip)
+        x = torch.from_numpy(self._job.to_network_axes(strip.values)).to(runner.device)
+        last = strip.rows.stop == self._total
+        rows = self._flow.begin(runner.lowered(x), last=last, at=turn)
+        with turn(self._flow.steps):
+            self._kept = x if self._kept is None else torch.cat([self._kept, x], dim=2)
+            self._valid.append((strip.rows.start, strip.rows.stop, strip.valid))
+            self._fed = strip.rows.stop
+            for fine in self._flow.end(rows, last=last):
+                self._fine = fine if self._fine is None else torch.cat([self._fine, fine], dim=2)
+                yield from self._ready(last, strip.skip)
+            yield from self._ready(last, strip.skip)
 
     def _ready(self, last: bool, skip: int) -> Iterator[tuple[Window, Block]]:
         """What can be given now: refined, and with all the rows around that its interpolation takes."""

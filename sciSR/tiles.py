@@ -299,7 +299,9 @@ class UpscaledSource:
     def _run(self, work: Iterable[tuple[int | None, Tile]]) -> Iterator[tuple[Window, Block]]:
         """The blocks of these tiles, in order."""
         threads = torch.get_num_threads()
-        share = partial(torch.set_num_threads, max(1, threads // self.workers))
+        # by plan and machine, not by workers: PyTorch's last bits may depend on it
+        usual = worker_count(self.job.runner.device, self.job.plan)
+        share = partial(torch.set_num_threads, max(1, threads // usual))
         blocks = read_ahead(
             work, lambda key: self.job.run(key[1], key[0]), self.workers + 1, workers=self.workers, begin=share
         )

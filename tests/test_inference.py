@@ -102,6 +102,19 @@ def test_workers_do_not_change_a_byte() -> None:
     np.testing.assert_array_equal(_streamed(one)[0], _streamed(two)[0])
 
 
+def test_workers_do_not_change_a_byte_where_the_threads_of_pytorch_do() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 101, 134)).astype(np.float32)
+    raster = Raster.from_array(values, affine=np.eye(3), axes="cyx")
+    torch.manual_seed(0)
+    network = build_network("unet", ndim=2, in_channels=1, scale=2, features=8, depth=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    one, two = (
+        upscale(raster, network, tile=33, precision="float32", workers=w, backend="torch").read().values for w in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
 def test_holes_come_back_as_exactly_their_children() -> None:
     raster = _scene()
     _, valid = _streamed(upscale(raster, _network(ndim=2, in_channels=4, scale=2)))

@@ -1,11 +1,13 @@
 """Background work keeps order, hands errors over, stops when asked."""
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sciSR.pipeline import in_background, read_ahead
+from sciSR.pipeline import Turns, read_ahead
 
 
 def test_read_ahead_keeps_order_and_pairs() -> None:
@@ -29,36 +31,55 @@ def test_several_threads_read_ahead_in_order_and_no_farther_than_asked() -> None
     assert len(set(begun)) == len(begun) <= 2
 
 
-def test_background_gives_the_same_items() -> None:
-    assert list(in_background(iter(range(50)))) == list(range(50))
+def test_every_step_takes_the_jobs_in_their_order_while_others_are_elsewhere() -> None:
+    turns = Turns()
+    seen: list[tuple[int, int]] = []
+    together = set()
+
+    def run(number: int) -> None:
+        with turns.job(number):
+            for step in range(5):
+                with turns.step(step, number):
+                    time.sleep(0.001 * (number % 3))
+                    seen.append((step, number))
+                    together.add(turns.busy)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(run, range(12)))
+    assert all([n for s, n in seen if s == step] == list(range(12)) for step in range(5))
+    assert max(together) > 1, "jobs did not run side by side"
+    assert turns.busy == 0
 
 
-def test_an_error_in_the_background_reaches_the_caller() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise ValueError("broken")
+def test_a_job_that_fails_ends_those_after_it_and_lets_those_before_it_finish() -> None:
+    turns = Turns()
 
-    stream = in_background(items())
-    assert next(stream) == 1
+    def run(number: int) -> int:
+        with turns.job(number):
+            for step in range(3):
+                with turns.step(step, number):
+                    if (step, number) == (1, 2):
+                        raise ValueError("broken")
+        return number
+
+    flow = read_ahead(range(10), run, depth=3, workers=3)
+    assert [next(flow) for _ in range(2)] == [(0, 0), (1, 1)]
     with pytest.raises(ValueError, match="broken"):
-        next(stream)
+        next(flow)
+    assert turns.busy == 0
 
 
-def test_a_caller_that_stops_early_stops_the_work() -> None:
-    made = []
-    closed = threading.Event()
+def test_jobs_that_wait_end_when_nobody_wants_them() -> None:
+    turns = Turns()
 
-    def items() -> Iterator[int]:
-        try:
-            for k in range(10**6):
-                made.append(k)
-                yield k
-        finally:
-            closed.set()
+    def run(number: int) -> None:
+        with turns.job(number), turns.step(0, number):
+            pass
 
-    stream = in_background(items(), depth=2)
-    assert next(stream) == 0
-    stream.close()
-    assert closed.wait(5)
-    assert len(made) < 20
-    assert not [t for t in threading.enumerate() if t.name == "scisr-background"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run, 1)
+        time.sleep(0.05)
+        assert not waiting.done()
+        turns.stop()
+        with pytest.raises(RuntimeError, match="nobody wants"):
+            waiting.result(5)
