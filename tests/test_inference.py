@@ -102,11 +102,12 @@ def test_workers_do_not_change_a_byte() -> None:
     np.testing.assert_array_equal(_streamed(one)[0], _streamed(two)[0])
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_workers_do_not_change_a_byte_where_the_threads_of_pytorch_do() -> None:
-    values = np.random.default_rng(0).normal(size=(1, 101, 134)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(3, 101, 134)).astype(np.float32)
     raster = Raster.from_array(values, affine=np.eye(3), axes="cyx")
     torch.manual_seed(0)
-    network = build_network("unet", ndim=2, in_channels=1, scale=2, features=8, depth=2)
+    network = build_network("unet", ndim=2, in_channels=3, scale=2, features=8, depth=2)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     one, two = (

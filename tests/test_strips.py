@@ -15,6 +15,7 @@ from sciSR.raster import Block, Raster
 from sciSR.strips import StripSource
 
 pytest.importorskip("llvmlite")
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 _SMALL: dict[str, dict[str, int]] = {
@@ -26,15 +27,10 @@ _SMALL: dict[str, dict[str, int]] = {
 
 
 @pytest.fixture(autouse=True)
-def _many_small_strips(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _many_small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sciSR.strips._WORTH_COMPILING", 0)
     monkeypatch.setattr("sciSR.strips._STRIP_BYTES", 1)
     monkeypatch.setattr("sciSR.strips._WIDE_BYTES", 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    assert torch.get_num_threads() == 2, "a run changed the number of threads"
-    torch.set_num_threads(threads)
 
 
 def _source(family: str, raster: Raster, workers: int, ndim: int = 2) -> StripSource:
