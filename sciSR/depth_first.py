@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.filter_rows import FilterRows, Frames, SummedRows
-from sciSR.filters import FewFilter, Filter, TileFilter, is_few, is_tiled
+from sciSR.filters import AnyConv, FewFilter, Filter, TileFilter, is_few, is_tiled
 from sciSR.networks.attention import ChannelAttention
 from sciSR.networks.blocks import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
@@ -305,8 +305,8 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
                 inputs, make = _operation(node, modules, root)
             nodes.append((tuple(number[i] for i in inputs), make))
             widths.append(width[node])
-            if filtered and filtered.planes > 1:
-                nodes.append(((len(nodes),), partial(SummedRows, filtered.planes)))
+            if filtered and filtered.filters.planes > 1:
+                nodes.append(((len(nodes),), partial(SummedRows, filtered.filters.planes)))
                 widths.append(0)  # never wider than what it sums
             number[node] = len(nodes)
         if _changes_its_input(node, modules):
@@ -331,13 +331,8 @@ class _Filtered:
     inputs: list[fx.Node]
     along: tuple[fx.Node, ...] = ()
 
-    @property
-    def planes(self) -> int:
-        """Of which the filter leaves the sum to be made."""
-        return self.filters.planes if isinstance(self.filters, FewFilter) else 1
-
     def make(self) -> RowOp:
-        return FilterRows(self.filters, adds=len(self.inputs) > 1)
+        return FilterRows(self.filters)
 
 
 def _filters(
@@ -349,9 +344,9 @@ def _filters(
     before: set[fx.Node] = set()
     for node in graph.nodes:
         module = _module(node, modules)
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and is_tiled(module):
+        if is_tiled(module):
             found[node] = _tiled(node, module, modules, [n for n in before if width.get(n) == width[node]], made)
-        elif isinstance(module, nn.Conv2d | nn.Conv3d) and is_few(module):
+        elif is_few(module):
             key = (module,)
             made[key] = made.get(key) or FewFilter(module)
             found[node] = _Filtered(made[key], list(node.all_input_nodes))
@@ -361,7 +356,7 @@ def _filters(
 
 def _tiled(
     node: fx.Node,
-    module: nn.Conv2d | nn.Conv3d,
+    module: AnyConv,
     modules: dict[str, nn.Module],
     alike: Sequence[fx.Node],
     made: dict[tuple[Any, ...], Filter],
@@ -376,8 +371,8 @@ def _tiled(
     other = None if fine else _other_summand(after, along[-1] if along else node)
     if after is not None and other is not None and other in alike:
         along, inputs = [*along, after], [*inputs, other]
-    key = (module, *(_module(n, modules) for n in along), len(inputs))
-    made[key] = made.get(key) or TileFilter(module, slope=slope, fine=fine, adds=len(inputs) > 1)
+    key = (module, follower if slope is not None or fine is not None else None)
+    made[key] = made.get(key) or TileFilter(module, slope=slope, fine=fine)
     return _Filtered(made[key], inputs, tuple(along))
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -40,6 +41,7 @@ _INDEX = ir.IntType(64)
 _FUSED = ("contract",)
 """A product and a sum may be one instruction; all else is computed as it is written, NaN and infinity too."""
 _FLOAT = ir.FloatType()
+_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,7 @@ class Shape:
         return Shape(results, vectors * r.width, together * r.width, r.sums // together)
 
 
-@cache
-def by_tiles(
-    channels: int, results: int, depth: int, fine: tuple[int, int, int], *, adds: bool = False
-) -> Callable[..., None]:
+def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]) -> Callable[..., None]:
     """The machine code of a convolution by tiles: for so many channels, planes of weights, and finer pixels.
 
     It takes whole numbers:
@@ -106,22 +105,19 @@ def by_tiles(
       multiplied by the slope (1: no activation);
     - y, y_row, y_plane: address of ``(depth * fz, rows * fy, columns * fx, c)``, floats per row and per plane; depth,
       rows, columns: its size in coarse pixels; tiles may exceed it. Results lie ordered as ``(fz, fy, fx, c)``;
-    - other: address of the addresses ``(depth, rows)`` of rows ``(x, c)`` that are added, if ``adds``;
+    - other: address of the addresses ``(depth, rows)`` of rows ``(x, c)`` that are added, 0: nothing is;
     - tiles, product, lines: addresses of ``(36, planes, lines, c)`` and ``(36, planes, lines, padded)`` for use in
       between; a line for each tile of a block, up to a multiple of ``rows`` of :class:`Shape`.
     """
-    module = ir.Module()
     shape = Shape.of(results)
-    loops = (
-        _to_tiles(module, channels),
-        _products(module, depth, channels, shape),
-        _from_tiles(module, shape, fine, adds),
+    steps = (
+        _machine_code(_to_tiles, channels),
+        _machine_code(_products, depth, channels, shape),
+        _machine_code(_from_tiles, results // math.prod(fine)),
     )
-    _all(module, *loops)
-    return _built(module, "convolve", len(_ALL))
+    return partial(_callable(_machine_code(_all), len(_ALL)), *(step.address for step in steps), shape.padded, *fine)
 
 
-@cache
 def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callable[..., None]:
     """The machine code of a convolution that gives a few channels: each a sum over all others, pixel by pixel.
 
@@ -133,12 +129,32 @@ def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callabl
       its size;
     - first, last: rows to compute, numbered along y, then z.
     """
+    return _callable(_machine_code(_to_few, channels, results, kernel), len(_FEW))
+
+
+@dataclass(frozen=True)
+class _MachineCode:
+    """A function in memory.
+
+    Attributes:
+        address: where it begins.
+        engine: it is there as long as its engine.
+    """
+
+    address: int
+    engine: Any
+
+
+def _machine_code(write: Callable[..., ir.Function], *arguments: Any) -> _MachineCode:
+    """What ``write`` writes into a module; made once a process, and kept."""
+    with _MAKING:
+        return _made(write, *arguments)
+
+
+@cache
+def _made(write: Callable[..., ir.Function], *arguments: Any) -> _MachineCode:
     module = ir.Module()
-    _to_few(module, channels, results, kernel)
-    return _built(module, "to_few", len(_FEW))
-
-
-def _built(module: ir.Module, name: str, arguments: int) -> Callable[..., None]:
+    function = write(module, *arguments)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -146,9 +162,12 @@ def _built(module: ir.Module, name: str, arguments: int) -> Callable[..., None]:
     )
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
     engine.finalize_object()
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(engine.get_function_address(name))
-    call.engine = engine  # type: ignore[attr-defined]  # the machine code lives as long as its engine
-    return call
+    return _MachineCode(engine.get_function_address(function.name), engine)
+
+
+def _callable(code: _MachineCode, arguments: int) -> Callable[..., None]:
+    """Runs without Python's lock."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(code.address)
 
 
 class _Code:
@@ -348,31 +367,32 @@ def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.
     return code.function
 
 
-_OUT = ("y", "y_row", "y_plane", "depth", "rows", "columns", "bias", "slope", "other")
+_FINE = ("padded", "fine_z", "fine_y", "fine_x")
+_OUT = (*_FINE, "y", "y_row", "y_plane", "depth", "rows", "columns", "bias", "slope", "other")
 
 
-def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int], adds: bool) -> ir.Function:
+def _from_tiles(module: ir.Module, channels: int) -> ir.Function:
     """Results of the products, where they lie inside of y."""
     names = ("product", "lines", "planes", "across", "first", "count", *_OUT)
-    parts = math.prod(fine)
-    channels = shape.results // parts
     code = _Code(module, "from_tiles", names, channels)
     b = code.build
     zero = code.constant(0)
-    with code.loop(code["count"]) as n, code.loop(code["depth"]) as z, code.loop(code.number(parts)) as part:
+    adds = b.icmp_signed("!=", code["other"], code.number(0))
+    line, lot = code["padded"], code.sum((code["planes"], code["lines"], code["padded"]))
+    parts = code.sum((code["fine_z"], code["fine_y"], code["fine_x"]))
+    with code.loop(code["count"]) as n, code.loop(code["depth"]) as z, code.loop(parts) as part:
         top, left = (b.mul(v, code.number(4)) for v in code.divided(b.add(code["first"], n), code["across"]))
-        coarse, into_x = code.divided(part, code.number(fine[2]))
-        into_z, into_y = code.divided(coarse, code.number(fine[1]))
+        coarse, into_x = code.divided(part, code["fine_x"])
+        into_z, into_y = code.divided(coarse, code["fine_y"])
+        plane = code.sum((code.sum((z, code["fine_z"]), into_z), code["y_plane"]))
         with code.loop(code.number(channels), code.width) as c:
             result = code.sum((part, channels), c)
-            start = code.sum((z, code["lines"], shape.padded), (n, shape.padded), result)
+            start = code.sum((z, code["lines"], line), (n, line), result)
             across = []
             for r in range(6):
-                lots = [(6 * r + i, code["planes"], code["lines"], shape.padded) for i in range(6)]
-                places = [code.sum(start, lot) for lot in lots]
+                places = [code.sum(start, (lot, 6 * r + i)) for i in range(6)]
                 across.append(code.four([code.load(code["product"], place) for place in places]))
             bias, slope = code.load(code["bias"], result), code.load(code["slope"], result)
-            plane = code.sum((z, fine[0]), into_z)
             for j in range(4):
                 for i, value in enumerate(code.four([row[j] for row in across])):
                     y, x = b.add(top, code.number(i)), b.add(left, code.number(j))
@@ -381,42 +401,55 @@ def _from_tiles(module: ir.Module, shape: Shape, fine: tuple[int, int, int], add
                         raised = code.add(value, bias)
                         falling = b.fmul(raised, slope, flags=_FUSED)
                         active = b.select(b.fcmp_ordered(">", raised, zero), raised, falling)
-                        if adds:
+                        before = b.block
+                        with b.if_then(adds):
                             other = code.address(code["other"], code.sum((z, code["rows"]), y))
-                            active = code.add(active, code.load(other, code.sum((x, channels), c)))
-                        row = code.sum((plane, code["y_plane"]), (code.sum((y, fine[1]), into_y), code["y_row"]))
-                        pixel = code.sum((x, fine[2]), into_x)
-                        code.store(active, code["y"], code.sum(row, (pixel, channels), c))
+                            total = code.add(active, code.load(other, code.sum((x, channels), c)))
+                            adding = b.block
+                        final = b.phi(code.vector)
+                        final.add_incoming(active, before)
+                        final.add_incoming(total, adding)
+                        row = code.sum(plane, (code.sum((y, code["fine_y"]), into_y), code["y_row"]))
+                        pixel = code.sum((x, code["fine_x"]), into_x)
+                        code.store(final, code["y"], code.sum(row, (pixel, channels), c))
     b.ret_void()
     return code.function
 
 
-_ALL = ("x", "height", "planes", "across", "first", "last", "block", "weights", *_OUT, "tiles", "product", "lines")
+_STEPS = ("to_tiles", "products", "from_tiles")
+_TILES = ("x", "height", "planes", "across", "first", "last", "block", "weights")
+_ALL = (*_STEPS, *_FINE, *_TILES, *_OUT[len(_FINE) :], "tiles", "product", "lines")
 
 
-def _all(module: ir.Module, to_tiles: ir.Function, products: ir.Function, from_tiles: ir.Function) -> None:
+def _all(module: ir.Module) -> ir.Function:
     """Block after block of tiles: into the other space, times the weights, and back."""
     code = _Code(module, "convolve", _ALL, 1)
     b = code.build
+
+    def call(step: str, *given: Any) -> None:
+        kind = ir.FunctionType(ir.VoidType(), [_INDEX] * len(given))
+        b.call(b.inttoptr(code[step], kind.as_pointer()), given)
+
     total = b.sub(code["last"], code["first"])
     steps = b.sdiv(b.add(total, b.sub(code["block"], code.number(1))), code["block"])
     with code.loop(steps) as step:
         done = b.mul(step, code["block"])
         first, left = b.add(code["first"], done), b.sub(total, done)
         count = b.select(b.icmp_signed("<", left, code["block"]), left, code["block"])
-        sides = [code[name] for name in ("tiles", "weights", "product")]
         into = [code[name] for name in ("x", "height", "planes", "across")]
-        b.call(to_tiles, [*into, first, count, code["tiles"], code["lines"]])
-        b.call(products, [*sides, count, *(code[name] for name in ("planes", "depth", "lines"))])
+        call("to_tiles", *into, first, count, code["tiles"], code["lines"])
+        sides = [code[name] for name in ("tiles", "weights", "product")]
+        call("products", *sides, count, *(code[name] for name in ("planes", "depth", "lines")))
         out = [code[name] for name in ("product", "lines", "planes", "across")]
-        b.call(from_tiles, [*out, first, count, *(code[name] for name in _OUT)])
+        call("from_tiles", *out, first, count, *(code[name] for name in _OUT))
     b.ret_void()
+    return code.function
 
 
 _FEW = ("x", "height", "weights", "bias", "y", "y_row", "y_plane", "rows", "columns", "first", "last")
 
 
-def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, int, int]) -> None:
+def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, int, int]) -> ir.Function:
     """Row by row, some pixels at a time, so that each weight is loaded once for all of them."""
     code = _Code(module, "to_few", _FEW, channels)
     b = code.build
@@ -433,6 +466,7 @@ def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, i
             x = code.sum((groups, together), rest)
             _few_pixels(code, channels, results, kernel, 1, corner, row, x)
     b.ret_void()
+    return code.function
 
 
 def _few_pixels(

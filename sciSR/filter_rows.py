@@ -143,9 +143,10 @@ class FilterRows(RowOp):
 
     Rows go in tiles from the first of a step on. Strips of whole tiles leave nothing of them unused but at the edges.
 
+    Rows of a second stream, where there is one, are added to the results.
+
     Args:
         filters: what to compute.
-        adds: rows of a second stream are added to the results.
 
     Attributes:
         frames: where the results lie; all operations of a pass share them.
@@ -153,11 +154,11 @@ class FilterRows(RowOp):
         also_kept: what another operation that takes the second stream, too, has kept of it after this step; shared.
     """
 
-    def __init__(self, filters: Filter, *, adds: bool = False) -> None:
+    def __init__(self, filters: Filter) -> None:
         self.frames = Frames(max(filters.margins))
         self.threads: Callable[[], int] = torch.get_num_threads
         self.also_kept: Tensor | None = None
-        self._filter, self._adds = filters, adds
+        self._filter = filters
         self._tall, self._margin = filters.tile[0], filters.margins[0]
         self._above = self._margin
         self._sheets: list[Tensor] = []
@@ -176,17 +177,17 @@ class FilterRows(RowOp):
 
     def step(self, inputs: list[Tensor | None], last: bool) -> Tensor | None:
         """As every operation's. ``_above`` rows before those kept lie beyond the true edge."""
-        new = inputs[0]
+        new, adds = inputs[0], len(inputs) > 1
         if new is not None:
             self._across = tuple(new.shape[ROWS + 1 :])
             self._sheets.append(self.frames.sheet(new))
-        if self._adds and (other := inputs[1]) is not None:
+        if adds and (other := inputs[1]) is not None:
             self._others.append(_side_by_side(other))
             del other
         inputs.clear()
         del new  # large rows need not outlive their use
         count = self._above + sum(sheet.shape[1] for sheet in self._sheets) - self._margin * (1 if last else 2)
-        if self._adds:
+        if adds:
             count = min(count, sum(part.shape[ROWS] for part in self._others))
         if count <= 0:
             return None
@@ -194,7 +195,7 @@ class FilterRows(RowOp):
         rows, *across = (n * f for n, f in zip((count, *self._across), fine, strict=True))
         out = self.frames.take(self._sheets[0].shape[0], rows, (*across, self._filter.results))
         for n, target in enumerate(out):
-            added = self._added(n, count) if self._adds else None
+            added = self._added(n, count) if adds else None
             self._filter(self._read(n, count), target, added, threads=self.threads())
         self._forget(count)
         return out.movedim(-1, 1)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -60,15 +61,15 @@ def is_available() -> bool:
     return True
 
 
-def is_tiled(module: nn.Module) -> bool:
-    """Whether a convolution is one for :class:`TileFilter`: 3 x 3 pixels, channels that fill vector registers."""
+def is_tiled(module: nn.Module | None) -> TypeGuard[AnyConv]:
+    """Whether it is a convolution for :class:`TileFilter`: 3 x 3 pixels, channels that fill vector registers."""
     if not isinstance(module, AnyConv) or not _is_plain(module):
         return False
     return module.kernel_size[-2:] == (3, 3) and module.in_channels % 8 == 0 and module.out_channels % 8 == 0
 
 
-def is_few(module: nn.Module) -> bool:
-    """Whether a convolution is one for :class:`FewFilter`."""
+def is_few(module: nn.Module | None) -> TypeGuard[AnyConv]:
+    """Whether it is a convolution for :class:`FewFilter`."""
     if not isinstance(module, AnyConv) or not _is_plain(module):
         return False
     return module.in_channels % 8 == 0 and module.out_channels <= _FEW and math.prod(module.kernel_size) > 1
@@ -76,8 +77,7 @@ def is_few(module: nn.Module) -> bool:
 
 def filtered_weights(network: nn.Module) -> int:
     """How many of a network's weights are in convolutions for a filter of this module."""
-    convolutions = (m for m in network.modules() if isinstance(m, AnyConv) and (is_tiled(m) or is_few(m)))
-    return sum(m.weight.numel() for m in convolutions)
+    return sum(m.weight.numel() for m in network.modules() if is_tiled(m) or is_few(m))
 
 
 def _is_plain(module: AnyConv) -> bool:
@@ -97,8 +97,11 @@ class Filter:
         margins: pixels around the image that it reads, per axis ``[z,] y, x``.
         tile: pixels that are computed together, per axis.
         fine: results per pixel, per axis.
+        planes: along z, of which each is filtered for itself: results are ``(plane of weights, channel)`` and are yet
+            to be summed up over the planes. 1: results are final.
     """
 
+    planes = 1
     results: int
     margins: tuple[int, ...]
     tile: tuple[int, ...]
@@ -111,7 +114,7 @@ class Filter:
             x: ``([z,] y)`` of whole tiles with the margins around: the rows ``(x, c)`` float32, which begin with the
                 margin.
             y: ``([z,] y, x, results)`` float32, pixels side by side, without margins; written.
-            other: ``([z,] y)`` of y, for a filter that adds.
+            other: ``([z,] y)`` of y: rows that are added; not after a pixel shuffle, nor by :class:`FewFilter`.
             threads: at most so many compute; no result depends on them.
         """
         raise NotImplementedError
@@ -132,7 +135,6 @@ class TileFilter(Filter):
         module: one that :func:`is_tiled`.
         slope: of the activation for negative values, one or one per channel (0: ReLU); None: no activation.
         fine: factors of the pixel shuffle that follows.
-        adds: something of the result's size is added at last; not after a pixel shuffle.
     """
 
     def __init__(
@@ -141,7 +143,6 @@ class TileFilter(Filter):
         *,
         slope: float | Tensor | None = None,
         fine: Sequence[int] | None = None,
-        adds: bool = False,
     ) -> None:
         from sciSR.filter_code import WEIGHT, Shape, by_tiles
 
@@ -153,7 +154,7 @@ class TileFilter(Filter):
         self._channels, channels = int(module.in_channels), int(module.out_channels)
         self.results = channels // math.prod(self.fine)
         self._shape = Shape.of(channels)
-        self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine), adds=adds)
+        self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine))
         # the shuffle wants (c, part) and the code (part, c)
         order = torch.arange(channels).reshape(self.results, -1).T.flatten()
         weight = module.weight.detach()[order].double()
@@ -205,10 +206,6 @@ class TileFilter(Filter):
 
 class FewFilter(Filter):
     """A convolution of any odd kernel from many channels into a few.
-
-    Attributes:
-        planes: along z, of which each is filtered for itself: results are ``(plane of weights, channel)`` and are yet
-            to be summed up over the planes. 1: results are final.
 
     Args:
         module: one that :func:`is_few`.

@@ -24,8 +24,8 @@ _COPIES = 2
 """Activations alive at once beside the widest layer's own input and output: a skip, a workspace."""
 _ROWS_KEPT = 3
 """Rows that a 3-wide convolution keeps when a network runs strip by strip."""
-_STRIP_BYTES = 24 * 2**20
-"""A strip of rows in one layer before the network widens."""
+_STRIP_BYTES = 32 * 2**20
+"""The strips of rows under way, in one layer before the network widens."""
 _WALD_VALUES = 2**25
 """Wald's protocol takes the centre of larger rasters."""
 
