@@ -170,7 +170,8 @@ def _filter_rate() -> float:
 
     filters = TileFilter(torch.nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False), slope=0.0)
     x, y = torch.randn(34, 1026, 64), torch.empty(32, 1024, 64)
-    return _rate(lambda: filters(addresses(x), y), 2 * 64 * 64 * 9 * 32 * 1024)
+    threads = torch.get_num_threads()
+    return _rate(lambda: filters(addresses(x), y, threads=threads), 2 * 64 * 64 * 9 * 32 * 1024)
 
 
 def _rate(work: Callable[[], Any], flop: float) -> float:
