@@ -70,27 +70,37 @@ def registers() -> Registers:
 
 @dataclass(frozen=True)
 class Shape:
-    """How the products of so many results are laid out.
+    """How the products of a convolution's results are laid out.
 
     Attributes:
-        results: channels of the output.
-        padded: the same, filled up to whole vectors.
+        slices: the results are computed in so many turns, each of whole vectors where there are several.
+        parts: of the pixel shuffle, in a slice.
+        channels: of each part, in a slice.
+        padded: results in a slice, filled up to whole vectors.
         panel: of these, how many are summed up together.
-        rows: lines that are summed up together.
+        rows: tiles that are summed up together.
     """
 
-    results: int
+    slices: int
+    parts: int
+    channels: int
     padded: int
     panel: int
     rows: int
 
     @staticmethod
-    def of(results: int) -> Shape:
-        """The shape for so many channels on this processor."""
+    def of(results: int, parts: int) -> Shape:
+        """The shape for so many results on this processor, ``parts`` of which become one pixel's."""
         r = registers()
         vectors = -(-results // r.width)
         together = max(v for v in range(1, r.most + 1) if vectors % v == 0)
-        return Shape(results, vectors * r.width, together * r.width, r.sums // together)
+        panel, rows, channels = together * r.width, r.sums // together, results // parts
+        if channels % panel == 0:
+            return Shape(results // panel, 1, panel, panel, panel, rows)
+        size = math.lcm(channels, panel)
+        if results % size == 0:
+            return Shape(results // size, size // channels, channels, size, panel, rows)
+        return Shape(1, parts, channels, vectors * r.width, panel, rows)
 
 
 def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]) -> Callable[..., None]:
@@ -101,21 +111,24 @@ def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]
     - x: address of the addresses ``(planes, height)`` of rows ``(x, c)`` float32, with a margin of one and whole tiles;
     - planes: of x; across: tiles along x; first, last: tiles to compute, numbered along x, then y; block: how many at
       a time;
-    - weights: address of ``(36, panels, depth * c, panel)``; bias, slope: of one value per result; negative results are
-      multiplied by the slope (1: no activation);
+    - weights: address of ``(slices, 36, panels, depth * c, panel)``; bias, slope: of one value per result; negative
+      results are multiplied by the slope (1: no activation);
     - y, y_row, y_plane: address of ``(depth * fz, rows * fy, columns * fx, c)``, floats per row and per plane; depth,
       rows, columns: its size in coarse pixels; tiles may exceed it. Results lie ordered as ``(fz, fy, fx, c)``;
     - other: address of the addresses ``(depth, rows)`` of rows ``(x, c)`` that are added, 0: nothing is;
-    - tiles, product, lines: addresses of ``(36, planes, lines, c)`` and ``(36, planes, lines, padded)`` for use in
-      between; a line for each tile of a block, up to a multiple of ``rows`` of :class:`Shape`.
+    - tiles, product, lines: addresses of ``(planes, groups, 36, rows, c)`` and ``(planes, groups, 36, rows, padded)``
+      for use in between, and how many tiles they have room for: groups of as many as ``rows`` of :class:`Shape`. So a
+      tile's 36 places lie on few pages of memory.
     """
-    shape = Shape.of(results)
+    parts = math.prod(fine)
+    shape, whole = Shape.of(results, parts), results // parts
     steps = (
-        _machine_code(_to_tiles, channels),
+        _machine_code(_to_tiles, channels, shape.rows),
         _machine_code(_products, depth, channels, shape),
-        _machine_code(_from_tiles, results // math.prod(fine)),
+        _machine_code(_from_tiles, whole, shape),
     )
-    return partial(_callable(_machine_code(_all), len(_ALL)), *(step.address for step in steps), shape.padded, *fine)
+    turns = (shape.slices, whole // shape.channels, 36 * depth * channels * shape.padded * 4)
+    return partial(_callable(_machine_code(_all, shape), len(_ALL)), *(step.address for step in steps), *turns, *fine)
 
 
 def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callable[..., None]:
@@ -230,6 +243,11 @@ class _Code:
         if carried:
             self.sums = list(carried)
 
+    def line(self, plane: Any, tile: Any, rows: int) -> Any:
+        """The first of a tile's lines in ``(planes, groups, 36, rows)``; the others are ``rows`` apart."""
+        group, row = self.divided(tile, self.number(rows))
+        return self.sum((plane, self["lines"], 36), (group, 36 * rows), row)
+
     def load(self, base: Any, offset: Any) -> Any:
         return self.build.load(self._at(base, offset), align=4)
 
@@ -311,15 +329,15 @@ class _Code:
         ]
 
 
-def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
-    """Tiles of x, transformed: in each of 36 lots and each plane a line for a tile."""
+def _to_tiles(module: ir.Module, channels: int, rows_at_once: int) -> ir.Function:
+    """Tiles of x, transformed."""
     names = ("x", "height", "planes", "across", "first", "count", "tiles", "lines")
     code = _Code(module, "to_tiles", names, channels)
     b = code.build
     with code.loop(code["count"]) as n:
         y, x = code.divided(b.add(code["first"], n), code["across"])
         with code.loop(code["planes"]) as z:
-            line = code.sum((z, code["lines"]), n)
+            line = code.line(z, n, rows_at_once)
             sources = [code.address(code["x"], code.sum((z, code["height"]), (y, 4), r)) for r in range(6)]
             with code.loop(code.number(channels), code.width) as c:
                 places = [code.sum((x, 4 * channels), i * channels, c) for i in range(6)]
@@ -329,7 +347,7 @@ def _to_tiles(module: ir.Module, channels: int) -> ir.Function:
                         code.prefetch(source, code.sum((x, 4 * channels), i * channels, c))
                 for i in range(6):
                     for r, value in enumerate(code.six([row[i] for row in rows])):
-                        place = code.sum((6 * r + i, code["planes"], code["lines"], channels), (line, channels), c)
+                        place = code.sum((line, channels), (6 * r + i) * rows_at_once * channels, c)
                         code.store(value, code["tiles"], place)
     b.ret_void()
     return code.function
@@ -344,10 +362,10 @@ def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.
     with code.loop(code.number(36)) as lot, code.loop(code.number(shape.padded // shape.panel)) as panel:
         weights = code.sum((lot, shape.padded * depth * channels), (panel, shape.panel * depth * channels))
         with code.loop(code["depth"]) as z, code.loop(groups) as group:
-            line = code.sum((lot, code["planes"], code["lines"]), (z, code["lines"]), (group, shape.rows))
+            line = code.sum((z, code["lines"], 36), (group, 36 * shape.rows), (lot, shape.rows))
             zeros = [code.constant(0)] * (shape.rows * vectors)
             with code.loop(code.number(depth), sums=zeros) as plane:
-                start = code.sum((line, channels), (plane, code["lines"], channels))
+                start = code.sum((line, channels), (plane, code["lines"], 36 * channels))
                 first = code.sum(weights, (plane, channels * shape.panel))
                 with code.loop(code.number(channels), sums=code.sums) as k:
                     row = code.sum(first, (k, shape.panel))
@@ -367,30 +385,31 @@ def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.
     return code.function
 
 
-_FINE = ("padded", "fine_z", "fine_y", "fine_x")
+_FINE = ("fine_z", "fine_y", "fine_x")
 _OUT = (*_FINE, "y", "y_row", "y_plane", "depth", "rows", "columns", "bias", "slope", "other")
 
 
-def _from_tiles(module: ir.Module, channels: int) -> ir.Function:
-    """Results of the products, where they lie inside of y."""
-    names = ("product", "lines", "planes", "across", "first", "count", *_OUT)
-    code = _Code(module, "from_tiles", names, channels)
+def _from_tiles(module: ir.Module, channels: int, shape: Shape) -> ir.Function:
+    """A slice of the results from its products, where they lie inside of y: ``channels`` of each part in all."""
+    names = ("product", "lines", "across", "first", "count", "part", "channel", *_OUT)
+    code = _Code(module, "from_tiles", names, math.gcd(channels, shape.channels))
     b = code.build
     zero = code.constant(0)
     adds = b.icmp_signed("!=", code["other"], code.number(0))
-    line, lot = code["padded"], code.sum((code["planes"], code["lines"], code["padded"]))
-    parts = code.sum((code["fine_z"], code["fine_y"], code["fine_x"]))
-    with code.loop(code["count"]) as n, code.loop(code["depth"]) as z, code.loop(parts) as part:
+    with code.loop(code["count"]) as n, code.loop(code["depth"]) as z, code.loop(code.number(shape.parts)) as turn:
         top, left = (b.mul(v, code.number(4)) for v in code.divided(b.add(code["first"], n), code["across"]))
+        part = b.add(code["part"], turn)
         coarse, into_x = code.divided(part, code["fine_x"])
         into_z, into_y = code.divided(coarse, code["fine_y"])
         plane = code.sum((code.sum((z, code["fine_z"]), into_z), code["y_plane"]))
-        with code.loop(code.number(channels), code.width) as c:
+        line = code.line(z, n, shape.rows)
+        with code.loop(code.number(shape.channels), code.width) as step:
+            c = b.add(code["channel"], step)
             result = code.sum((part, channels), c)
-            start = code.sum((z, code["lines"], line), (n, line), result)
+            start = code.sum((line, shape.padded), (turn, shape.channels), step)
             across = []
             for r in range(6):
-                places = [code.sum(start, (lot, 6 * r + i)) for i in range(6)]
+                places = [code.sum(start, (6 * r + i) * shape.rows * shape.padded) for i in range(6)]
                 across.append(code.four([code.load(code["product"], place) for place in places]))
             bias, slope = code.load(code["bias"], result), code.load(code["slope"], result)
             for j in range(4):
@@ -416,13 +435,13 @@ def _from_tiles(module: ir.Module, channels: int) -> ir.Function:
     return code.function
 
 
-_STEPS = ("to_tiles", "products", "from_tiles")
+_STEPS = ("to_tiles", "products", "from_tiles", "slices", "per_part", "slice_bytes")
 _TILES = ("x", "height", "planes", "across", "first", "last", "block", "weights")
 _ALL = (*_STEPS, *_FINE, *_TILES, *_OUT[len(_FINE) :], "tiles", "product", "lines")
 
 
-def _all(module: ir.Module) -> ir.Function:
-    """Block after block of tiles: into the other space, times the weights, and back."""
+def _all(module: ir.Module, shape: Shape) -> ir.Function:
+    """Block after block of tiles: into the other space, times the weights, and back, slice after slice."""
     code = _Code(module, "convolve", _ALL, 1)
     b = code.build
 
@@ -438,10 +457,14 @@ def _all(module: ir.Module) -> ir.Function:
         count = b.select(b.icmp_signed("<", left, code["block"]), left, code["block"])
         into = [code[name] for name in ("x", "height", "planes", "across")]
         call("to_tiles", *into, first, count, code["tiles"], code["lines"])
-        sides = [code[name] for name in ("tiles", "weights", "product")]
-        call("products", *sides, count, *(code[name] for name in ("planes", "depth", "lines")))
-        out = [code[name] for name in ("product", "lines", "planes", "across")]
-        call("from_tiles", *out, first, count, *(code[name] for name in _OUT))
+        with code.loop(code["slices"]) as turn:
+            weights = code.sum(code["weights"], (turn, code["slice_bytes"]))
+            sizes = [code[name] for name in ("planes", "depth", "lines")]
+            call("products", code["tiles"], weights, code["product"], count, *sizes)
+            group, rest = code.divided(turn, code["per_part"])
+            place = (code.sum((group, shape.parts)), code.sum((rest, shape.channels)))
+            out = [code[name] for name in ("product", "lines", "across")]
+            call("from_tiles", *out, first, count, *place, *(code[name] for name in _OUT))
     b.ret_void()
     return code.function
 

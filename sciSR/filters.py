@@ -153,16 +153,17 @@ class TileFilter(Filter):
         self._depth = int(module.kernel_size[0]) if ndim == 3 else 1
         self._channels, channels = int(module.in_channels), int(module.out_channels)
         self.results = channels // math.prod(self.fine)
-        self._shape = Shape.of(channels)
+        self._shape = Shape.of(channels, math.prod(self.fine))
         self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine))
         # the shuffle wants (c, part) and the code (part, c)
         order = torch.arange(channels).reshape(self.results, -1).T.flatten()
         weight = module.weight.detach()[order].double()
         g = torch.from_numpy(WEIGHT)
         six = torch.einsum("ai,kczij,bj->abzck", g, weight if ndim == 3 else weight[:, :, None], g)
-        six = nn.functional.pad(six, (0, self._shape.padded - channels))
-        panels = six.reshape(36, self._depth * self._channels, -1, self._shape.panel)
-        self._weights = panels.transpose(1, 2).float().contiguous()
+        shape = self._shape
+        six = nn.functional.pad(six, (0, shape.slices * shape.padded - channels))
+        panels = six.reshape(36, self._depth * self._channels, shape.slices, -1, shape.panel)
+        self._weights = panels.permute(2, 0, 3, 1, 4).float().contiguous()
         self._bias = (torch.zeros(channels) if module.bias is None else module.bias.detach())[order].clone()
         slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float32).detach().reshape(-1)
         self._slope = slopes.expand(channels)[order].clone()
@@ -201,7 +202,7 @@ class TileFilter(Filter):
                 *(tiles.data_ptr(), product.data_ptr(), lines),
             )
 
-        _shared(run, total, 36 * planes * self._weights[0].numel(), threads)
+        _shared(run, total, planes * self._weights.numel(), threads)
 
 
 class FewFilter(Filter):
