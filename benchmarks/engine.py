@@ -4,7 +4,7 @@
     python benchmarks/engine.py --scene 1024 --volume 96 --runs 1
     python benchmarks/engine.py --errors           # trained weights: how far each arm is from the whole image
     python benchmarks/engine.py --shares           # what is not the network; gzip; the kernels beside matmul
-    python benchmarks/engine.py --grow             # time and memory against the size of the scene
+    python benchmarks/engine.py --grow             # time and memory against the size of the scene, and its height alone
     python benchmarks/engine.py --threads          # workers and threads, depth-first and tiles
     python benchmarks/engine.py --tile             # a whole 10980 x 10980 x 4 Sentinel-2 tile, once
 
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="install the peers first")
     parser.add_argument("--grow", action="store_true")
     parser.add_argument("--sides", type=int, nargs="*", default=[1024, 2048, 4096, 8192])
+    parser.add_argument("--heights", type=int, nargs="*", default=[8192, 32768], help="of scenes 2048 pixels wide")
     parser.add_argument("--threads", action="store_true")
     parser.add_argument("--tile", action="store_true")
     parser.add_argument("--errors", action="store_true")
@@ -102,6 +103,9 @@ def _grow(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     for side in options.sides:
         title = f"scene {side} x {side} x 4, the weights s2-x2"
         yield _table(title, _scene(folder, side), ["ours", "near"], folder, 1, ".tif", "s2-x2")
+    for height in options.heights:
+        title = f"scene {height} rows x 2048 x 4, the weights s2-x2"
+        yield _table(title, _scene(folder, 2048, height), ["ours"], folder, 1, ".tif", "s2-x2")
 
 
 def _threads(options: argparse.Namespace, folder: Path) -> Iterator[str]:
@@ -457,19 +461,20 @@ def _values(path: Path) -> Any:
         return file.read().astype(np.float32)
 
 
-def _scene(folder: Path, side: int) -> Path:
-    """A square scene of a real one, mirrored as often as needed."""
+def _scene(folder: Path, side: int, height: int | None = None) -> Path:
+    """A scene of a real one, mirrored as often as needed, so many pixels wide and as high unless told."""
     import rasterio
 
     source = next(p for p in SCENE_DATA if p.exists())
     with rasterio.open(source) as file:
         part, profile = file.read(), file.profile
-    path = folder / f"scene{side}.tif"
-    rows, columns = (_mirror(n, side) for n in part.shape[1:])
+    height = height or side
+    path = folder / f"scene{height}x{side}.tif"
+    rows, columns = (_mirror(n, size) for n, size in zip(part.shape[1:], (height, side), strict=True))
     profile = {k: profile[k] for k in ("dtype", "count", "crs", "transform")} | {"driver": "GTiff", "tiled": True}
-    with rasterio.open(path, "w", height=side, width=side, compress="deflate", predictor=2, **profile) as file:
-        for start in range(0, side, 512):
-            window = rasterio.windows.Window(0, start, side, min(512, side - start))
+    with rasterio.open(path, "w", height=height, width=side, compress="deflate", predictor=2, **profile) as file:
+        for start in range(0, height, 512):
+            window = rasterio.windows.Window(0, start, side, min(512, height - start))
             file.write(part[:, rows[start : start + 512]][:, :, columns], window=window)
     return path
 
