@@ -307,7 +307,7 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         "--normalization", default=_GIVEN, metavar="NAME|FILE",
         help="instead of the model's own: a file of configs/normalizations, or a path",
     )  # fmt: skip
-    group.add_argument("--workers", default=_GIVEN, type=int, help="tiles worked on at once")
+    group.add_argument("--workers", default=_GIVEN, type=int, help="tiles or strips worked on at once")
 
 
 def _file_options(parser: argparse.ArgumentParser) -> None:

@@ -355,7 +355,7 @@ def _to_tiles(module: ir.Module, channels: int, rows_at_once: int) -> ir.Functio
 
 def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.Function:
     """Each of the 36 lots of lines times its weights, summed up over as many planes as these have."""
-    code = _Code(module, "products", ("tiles", "weights", "product", "count", "planes", "depth", "lines"), shape.panel)
+    code = _Code(module, "products", ("tiles", "weights", "product", "count", "depth", "lines"), shape.panel)
     b = code.build
     vectors = shape.panel // code.width
     groups = b.sdiv(b.add(code["count"], code.number(shape.rows - 1)), code.number(shape.rows))
@@ -392,7 +392,7 @@ _OUT = (*_FINE, "y", "y_row", "y_plane", "depth", "rows", "columns", "bias", "sl
 def _from_tiles(module: ir.Module, channels: int, shape: Shape) -> ir.Function:
     """A slice of the results from its products, where they lie inside of y: ``channels`` of each part in all."""
     names = ("product", "lines", "across", "first", "count", "part", "channel", *_OUT)
-    code = _Code(module, "from_tiles", names, math.gcd(channels, shape.channels))
+    code = _Code(module, "from_tiles", names, shape.channels)
     b = code.build
     zero = code.constant(0)
     adds = b.icmp_signed("!=", code["other"], code.number(0))
@@ -459,8 +459,7 @@ def _all(module: ir.Module, shape: Shape) -> ir.Function:
         call("to_tiles", *into, first, count, code["tiles"], code["lines"])
         with code.loop(code["slices"]) as turn:
             weights = code.sum(code["weights"], (turn, code["slice_bytes"]))
-            sizes = [code[name] for name in ("planes", "depth", "lines")]
-            call("products", code["tiles"], weights, code["product"], count, *sizes)
+            call("products", code["tiles"], weights, code["product"], count, code["depth"], code["lines"])
             group, rest = code.divided(turn, code["per_part"])
             place = (code.sum((group, shape.parts)), code.sum((rest, shape.channels)))
             out = [code[name] for name in ("product", "lines", "across")]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sciSR import __version__
-from sciSR.backends import Precision, Runner, RunnerPool, has_fast_bfloat16, pick_devices, prepare
+from sciSR.backends import Precision, Runner, RunnerPool, core_count, has_fast_bfloat16, pick_devices, prepare
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.degradation import Sensor
 from sciSR.derived import RecordedSource
@@ -73,7 +73,8 @@ def upscale(
         exact: read the whole receptive field around a tile instead of the measured halo.
         normalization: how values become the network's; default the checkpoint's own, or as they are for a bare network.
         sensor: the degradation that back-projection assumes; default the checkpoint's, or a Gaussian.
-        workers: tiles worked on at once; default one per core.
+        workers: tiles, or strips, worked on at once; default one per core, and at most two strips. Each has its share
+            of the cores: one tile at a time leaves the others idle where there are many tiles.
         backend: ``"torch"``, ``"compile"`` (torch.compile), or ``"openvino"`` (CPU, optional extra); ``"auto"`` takes
             OpenVINO for int8 and torch for the rest, with convolutions in machine code made for this processor
             where float32 runs on a CPU; ``"torch"`` is PyTorch alone.
@@ -268,7 +269,7 @@ def _source(job: TileJob, settings: _Settings, workers: int, facts: dict[str, An
         program = row_program(job, own_code=settings.backend == "auto")
     except NotStreamableError as error:
         return UpscaledSource(job, workers=workers, facts={**facts, "not_depth_first": str(error)})
-    return StripSource(job, program, workers=workers, facts=facts)
+    return StripSource(job, program, workers=settings.workers or core_count(), facts=facts)
 
 
 def _lowered(

@@ -23,6 +23,7 @@ def read_ahead(
     *,
     workers: int = 1,
     begin: Callable[[], None] | None = None,
+    end: Callable[[], None] | None = None,
 ) -> Generator[tuple[K, V], None, None]:
     """``(key, load(key))`` in order, the next ``depth`` being loaded meanwhile.
 
@@ -32,6 +33,8 @@ def read_ahead(
         depth: how many are under way beside the one that is given.
         workers: threads that load.
         begin: called once in each of them.
+        end: called before they are waited for, at the end or where an error or the caller ends it: what is under way
+            need not be finished then.
     """
     with ThreadPoolExecutor(workers, initializer=begin) as pool:
         under_way: deque[tuple[K, Future[V]]] = deque()
@@ -45,6 +48,8 @@ def read_ahead(
                 first, future = under_way.popleft()
                 yield first, future.result()
         finally:
+            if end is not None:
+                end()
             for _, future in under_way:
                 future.cancel()
 
@@ -80,7 +85,7 @@ class Turns:
             self._count(-1)
 
     @contextmanager
-    def step(self, step: int, number: int) -> Iterator[None]:
+    def step(self, number: int, step: int) -> Iterator[None]:
         """One step of a job, from when it is the job's turn."""
         with self._changed:
             if self._next[step] < number:

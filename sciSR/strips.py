@@ -12,10 +12,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,16 @@ class StripSource(UpscaledSource):
         rows = {"strip_rows": self._rows, "wide_rows": self._wide_rows, "filters": self._program.fast}
         return {**super().record(), "executor": "depth-first", **rows}
 
+    @property
+    def share(self) -> int:
+        """PyTorch's threads for each strip."""
+        return self.threads // self._at_once
+
+    @property
+    def _at_once(self) -> int:
+        """Strips that may be under way."""
+        return min(_AT_ONCE, self.threads) if self._own_code else 1
+
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process gets: it derives the program again."""
         return {k: v for k, v in super().__getstate__().items() if k != "_program"}
@@ -166,14 +176,13 @@ class StripSource(UpscaledSource):
         for first, last in _runs(numbers):
             starts = [(n // per_pass, n % per_pass) for n in range(first, last + 1) if n == first or n % per_pass == 0]
             waiting: list[tuple[Window, Block]] = []
-            stream = self._strips(starts, parts[last])
-            while todo and todo[0] <= last:
-                window = parts[todo[0]]
-                while not (waiting and _reaches(waiting[-1][0], window)):
-                    waiting.append(next(stream))
-                yield todo.popleft(), gathered(waiting, window)
-                waiting = [entry for entry in waiting if not _before(entry[0], window)]
-            stream.close()
+            with closing(self._strips(starts, parts[last])) as stream:
+                while todo and todo[0] <= last:
+                    window = parts[todo[0]]
+                    while not (waiting and _reaches(waiting[-1][0], window)):
+                        waiting.append(next(stream))
+                    yield todo.popleft(), gathered(waiting, window)
+                    waiting = [entry for entry in waiting if not _before(entry[0], window)]
             give_back_memory()
 
     @property
@@ -190,6 +199,29 @@ class StripSource(UpscaledSource):
         self, starts: Sequence[tuple[int, int]], until: Window | None = None
     ) -> Generator[tuple[Window, Block]]:
         """Passes by number, each from a strip on; ends after the block that completes ``until``."""
+        turns, at_once = Turns(), min(self._at_once, self.workers)
+        begun = self._begun(starts, lambda: max(1, self.threads // max(1, turns.busy)))
+
+        def run(job: tuple[int, tuple[_Pass, _Strip]]) -> list[tuple[Window, Block]]:
+            number, (one, strip) = job
+            with torch.inference_mode(), turns.job(number):
+                return list(one.feed(strip, partial(turns.step, number)))
+
+        before = torch.get_num_threads()
+        share = partial(torch.set_num_threads, self.share)
+        done = read_ahead(enumerate(begun), run, at_once + 1, workers=at_once, begin=share, end=turns.stop)
+        try:
+            with closing(begun), closing(done):
+                for _, blocks in done:
+                    for at, block in blocks:
+                        yield at, block
+                        if until is not None and _reaches(at, until):
+                            return
+        finally:
+            torch.set_num_threads(before)
+
+    def _begun(self, starts: Sequence[tuple[int, int]], threads: Callable[[], int]) -> Generator[tuple[_Pass, _Strip]]:
+        """The strips in their order, and what each belongs to."""
         shape, axis = self.job.plan.shape, self.job.order[0]
         across = tuple(slice(0, n) for n in shape[axis + 1 :])
         passes = self._passes
@@ -202,41 +234,13 @@ class StripSource(UpscaledSource):
         gently = (self._rows + radius[0]) * row_bytes > _FLUSH_BYTES
         plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]
         keys = ((moment, (*outer, cut, *across)) for moment, outer, _, begin in plan for cut in cuts[begin:])
-        strips = read_ahead(keys, self._load)
-        threads = torch.get_num_threads()
-        most = min(_AT_ONCE, threads) if self._own_code else 1
-        at_once = min(most, self.workers)
-        turns = Turns()
-
-        def begun() -> Iterator[tuple[int, _Pass, _Strip]]:
+        with closing(read_ahead(keys, self._load)) as strips:
             for moment, outer, wanted, begin in plan:
-                flow = self._program.start(
-                    gently=gently, wide_rows=self._wide_rows, threads=lambda: max(1, threads // max(1, turns.busy))
-                )
+                flow = self._program.start(gently=gently, wide_rows=self._wide_rows, threads=threads)
                 one = _Pass(self.job, flow, moment, outer, across, cuts[begin].start)
                 skip = cuts[wanted].start if axis == 0 else 0
-                for (_, window), (values, valid) in (next(strips) for _ in cuts[begin:]):
-                    yield next(numbers), one, _Strip(window[axis], values, valid, skip)
-
-        def run(key: tuple[int, _Pass, _Strip]) -> list[tuple[Window, Block]]:
-            number, one, strip = key
-            with torch.inference_mode(), turns.job(number):
-                return list(one.feed(strip, lambda step: turns.step(step, number)))
-
-        numbers = count()
-        share = partial(torch.set_num_threads, threads // most)  # PyTorch's last bits may depend on it, not on workers
-        done = read_ahead(begun(), run, at_once + 1, workers=at_once, begin=share)
-        try:
-            for _, blocks in done:
-                for at, block in blocks:
-                    yield at, block
-                    if until is not None and _reaches(at, until):
-                        return
-        finally:
-            turns.stop()
-            done.close()
-            strips.close()
-            torch.set_num_threads(threads)
+                for (_, window), (values, valid) in islice(strips, len(cuts) - begin):
+                    yield one, _Strip(window[axis], values, valid, skip)
 
     def _load(self, key: tuple[int | None, Window]) -> _Loaded:
         time, window = key

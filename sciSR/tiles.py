@@ -34,6 +34,8 @@ from sciSR.tiling import Tile, TilePlan
 __all__ = ["TileJob", "UpscaledSource", "fitting_plan", "worker_count"]
 
 _SMALLEST_TILE = 16
+_KEPT = 4
+"""Tiles that stay in memory for the next window."""
 _COUNTING = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -195,6 +197,8 @@ class UpscaledSource:
 
     Attributes:
         by_slabs: :meth:`stream` gives slab after slab along the first spatial axis, all channels at once.
+        threads: of PyTorch when it was made; a tile's share of them is the same for any number of workers, and wherever
+            it is computed: the last bits of a convolution may depend on it.
     """
 
     by_slabs = True
@@ -203,6 +207,7 @@ class UpscaledSource:
         self.job = job
         self.workers = workers
         self.facts = facts
+        self.threads = torch.get_num_threads()
         self._cache: OrderedDict[tuple[int | None, tuple[int, ...]], Block] = OrderedDict()
         self._lock = threading.Lock()
         raster = job.raster
@@ -210,6 +215,11 @@ class UpscaledSource:
         lead = tuple(sizes[a] for a in raster.axes if a in ("t", "c"))
         self._shape = lead + job.plan.output_shape
         self.times: list[int | None] = list(range(sizes["t"])) if "t" in raster.axes else [None]
+
+    @property
+    def share(self) -> int:
+        """PyTorch's threads for each tile."""
+        return max(1, self.threads // worker_count(self.job.runner.device, self.job.plan))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -244,6 +254,7 @@ class UpscaledSource:
             "fill_reach": job.fill_reach,
             "intensity": {"center": job.intensity.center, "scale": job.intensity.scale, "floor": job.intensity.floor},
             **job.runner.record(),
+            **({"threads_each": self.share} if job.runner.device.type == "cpu" else {}),
             "out_of_memory": job.shortages,
         }
 
@@ -266,9 +277,7 @@ class UpscaledSource:
             return gathered(self.stream(), window, self.dtype)
         spatial = window[len(self._shape) - len(self.job.plan.shape) :]
         times = self.times if self.times == [None] else self.times[window[0]]
-        keys = product(times, self.job.plan.covering(spatial))
-        tiles = ((self._window(tile, time), self._tile(tile, time)) for time, tile in keys)
-        return gathered(tiles, window, self.dtype)
+        return gathered(self._tiles(list(product(times, self.job.plan.covering(spatial)))), window, self.dtype)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
         """Every value once, tile by tile in order, several tiles under way."""
@@ -298,35 +307,44 @@ class UpscaledSource:
 
     def _run(self, work: Iterable[tuple[int | None, Tile]]) -> Iterator[tuple[Window, Block]]:
         """The blocks of these tiles, in order."""
-        threads = torch.get_num_threads()
-        # by plan and machine, not by workers: PyTorch's last bits may depend on it
-        usual = worker_count(self.job.runner.device, self.job.plan)
-        share = partial(torch.set_num_threads, max(1, threads // usual))
+        before = torch.get_num_threads()
         blocks = read_ahead(
-            work, lambda key: self.job.run(key[1], key[0]), self.workers + 1, workers=self.workers, begin=share
+            work,
+            lambda key: self.job.run(key[1], key[0]),
+            self.workers + 1,
+            workers=self.workers,
+            begin=partial(torch.set_num_threads, self.share),
         )
         try:
             for (time, tile), block in blocks:
                 yield self._window(tile, time), block
         finally:
             blocks.close()
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
 
-    def _tile(self, tile: Tile, time: int | None) -> Block:
-        key = (time, tuple(p.start for p in tile.core))
+    def _tiles(self, wanted: Sequence[tuple[int | None, Tile]]) -> Iterator[tuple[Window, Block]]:
+        """The blocks of these tiles, those first that are kept from before; keeps the last few."""
         with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        block = self.job.run(tile, time)
-        with self._lock:
-            self._cache[key] = block
-            while len(self._cache) > 4:
-                self._cache.popitem(last=False)
-        return block
+            kept = {n: self._cache[key] for n, key in enumerate(map(_name, wanted)) if key in self._cache}
+            for n in kept:
+                self._cache.move_to_end(_name(wanted[n]))
+        for n, block in kept.items():
+            yield self._window(wanted[n][1], wanted[n][0]), block
+        missing = [one for n, one in enumerate(wanted) if n not in kept]
+        for (time, tile), (at, block) in zip(missing, self._run(missing), strict=True):
+            with self._lock:
+                self._cache[_name((time, tile))] = block
+                while len(self._cache) > _KEPT:
+                    self._cache.popitem(last=False)
+            yield at, block
 
     def _window(self, tile: Tile, time: int | None) -> Window:
         return self.job.lead(time, self.job.out_channels) + tile.write
+
+
+def _name(wanted: tuple[int | None, Tile]) -> tuple[int | None, tuple[int, ...]]:
+    time, tile = wanted
+    return time, tuple(part.start for part in tile.core)
 
 
 def fitting_plan(job: TileJob) -> TilePlan:

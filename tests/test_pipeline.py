@@ -39,7 +39,7 @@ def test_every_step_takes_the_jobs_in_their_order_while_others_are_elsewhere() -
     def run(number: int) -> None:
         with turns.job(number):
             for step in range(5):
-                with turns.step(step, number):
+                with turns.step(number, step):
                     time.sleep(0.001 * (number % 3))
                     seen.append((step, number))
                     together.add(turns.busy)
@@ -57,7 +57,7 @@ def test_a_job_that_fails_ends_those_after_it_and_lets_those_before_it_finish() 
     def run(number: int) -> int:
         with turns.job(number):
             for step in range(3):
-                with turns.step(step, number):
+                with turns.step(number, step):
                     if (step, number) == (1, 2):
                         raise ValueError("broken")
         return number
@@ -69,11 +69,26 @@ def test_a_job_that_fails_ends_those_after_it_and_lets_those_before_it_finish() 
     assert turns.busy == 0
 
 
+def test_an_error_among_the_keys_ends_jobs_that_wait_for_one_that_never_begins() -> None:
+    turns = Turns()
+
+    def keys() -> Iterator[int]:
+        yield from (0, 2, 3)
+        raise OSError("unreadable")
+
+    def run(number: int) -> None:
+        with turns.job(number), turns.step(number, 0):
+            pass
+
+    with pytest.raises(OSError, match="unreadable"):
+        list(read_ahead(keys(), run, depth=9, workers=2, end=turns.stop))
+
+
 def test_jobs_that_wait_end_when_nobody_wants_them() -> None:
     turns = Turns()
 
     def run(number: int) -> None:
-        with turns.job(number), turns.step(0, number):
+        with turns.job(number), turns.step(number, 0):
             pass
 
     with ThreadPoolExecutor(1) as pool:

@@ -127,7 +127,7 @@ class UpscaleSection(Section):
     sensor: str | dict[str, Any] | None = None
     """Sensor for the methods that assume one: a name, a file, or its keys; null: the checkpoint's own."""
     workers: int | None = Field(default=None, ge=1)
-    """Tiles worked on at once; null: one per core."""
+    """Tiles, or strips up to two, worked on at once; null: one per core."""
 
     @model_validator(mode="after")
     def _one_aim(self) -> Self:
