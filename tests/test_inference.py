@@ -110,10 +110,11 @@ def test_workers_do_not_change_a_byte_where_the_threads_of_pytorch_do() -> None:
     network = build_network("unet", ndim=2, in_channels=3, scale=2, features=8, depth=2)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    one, two = (
-        upscale(raster, network, tile=33, precision="float32", workers=w, backend="torch").read().values for w in (1, 2)
-    )
+    results = [upscale(raster, network, tile=33, precision="float32", workers=w, backend="torch") for w in (1, 2)]
+    one, two = (result.read().values for result in results)
     np.testing.assert_array_equal(one, two)
+    for part in ((slice(0, 3), slice(10, 60), slice(5, 50)), (slice(0, 3), slice(0, 202), slice(100, 101))):
+        np.testing.assert_array_equal(results[1].read(part).values, one[part], "a window read for itself")
 
 
 def test_holes_come_back_as_exactly_their_children() -> None:
