@@ -1,4 +1,4 @@
-"""The loops of :mod:`sciSR.filters` as machine code for this processor, built by llvmlite, run without Python's lock.
+"""The loops of :mod:`sciSR.filters` as machine code for this processor.
 
 A tile of 6 x 6 values gives 4 x 4 results. The transforms interpolate at 0, +-sqrt(1/2), +-sqrt(2) and infinity: there
 float32 loses a third of what it loses at the usual 0, +-1, +-2. The matrices are Toom's and Cook's (Barabasz et al.
@@ -9,20 +9,18 @@ the 36 rows do not overlap than on the rows.
 
 from __future__ import annotations
 
-import ctypes
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-__all__ = ["WEIGHT", "Registers", "Shape", "by_tiles", "registers", "to_few"]
+from sciSR.machine_code import FLOAT, FUSED, INDEX, Code, as_function, machine_code, registers
+
+__all__ = ["WEIGHT", "Shape", "by_tiles", "to_few"]
 
 WEIGHT = np.array(
     [
@@ -37,35 +35,6 @@ WEIGHT = np.array(
 """``(6, 3)``: three weights along an axis as the six that multiply a transformed tile."""
 
 _A, _B = math.sqrt(0.5), math.sqrt(2)
-_INDEX = ir.IntType(64)
-_FUSED = ("contract",)
-"""A product and a sum may be one instruction; all else is computed as it is written, NaN and infinity too."""
-_FLOAT = ir.FloatType()
-_MAKING = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Registers:
-    """Vector registers of a processor.
-
-    Attributes:
-        width: floats in one.
-        sums: how many may hold sums of a matrix product; the rest hold what is multiplied.
-        most: vectors of one row's sums that are worked on together.
-    """
-
-    width: int
-    sums: int
-    most: int
-
-
-@cache
-def registers() -> Registers:
-    """Those of this processor: AVX-512, AVX, or 32 of four floats as on ARM."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return Registers(16, 24, 4)
-    return Registers(8, 12, 3) if features.get("avx") else Registers(4, 24, 4)
 
 
 @dataclass(frozen=True)
@@ -123,12 +92,12 @@ def by_tiles(channels: int, results: int, depth: int, fine: tuple[int, int, int]
     parts = math.prod(fine)
     shape, whole = Shape.of(results, parts), results // parts
     steps = (
-        _machine_code(_to_tiles, channels, shape.rows),
-        _machine_code(_products, depth, channels, shape),
-        _machine_code(_from_tiles, whole, shape),
+        machine_code(_to_tiles, channels, shape.rows),
+        machine_code(_products, depth, channels, shape),
+        machine_code(_from_tiles, whole, shape),
     )
     turns = (shape.slices, whole // shape.channels, 36 * depth * channels * shape.padded * 4)
-    return partial(_callable(_machine_code(_all, shape), len(_ALL)), *(step.address for step in steps), *turns, *fine)
+    return partial(as_function(machine_code(_all, shape), len(_ALL)), *(step.address for step in steps), *turns, *fine)
 
 
 def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callable[..., None]:
@@ -142,211 +111,55 @@ def to_few(channels: int, results: int, kernel: tuple[int, int, int]) -> Callabl
       its size;
     - first, last: rows to compute, numbered along y, then z.
     """
-    return _callable(_machine_code(_to_few, channels, results, kernel), len(_FEW))
+    return as_function(machine_code(_to_few, channels, results, kernel), len(_FEW))
 
 
-@dataclass(frozen=True)
-class _MachineCode:
-    """A function in memory.
-
-    Attributes:
-        address: where it begins.
-        engine: it is there as long as its engine.
-    """
-
-    address: int
-    engine: Any
+def _line(code: Code, plane: Any, tile: Any, rows: int) -> Any:
+    """The first of a tile's lines in ``(planes, groups, 36, rows)``; the others are ``rows`` apart."""
+    group, row = code.divided(tile, code.number(rows))
+    return code.sum((plane, code["lines"], 36), (group, 36 * rows), row)
 
 
-def _machine_code(write: Callable[..., ir.Function], *arguments: Any) -> _MachineCode:
-    """What ``write`` writes into a module; made once a process, and kept."""
-    with _MAKING:
-        return _made(write, *arguments)
+def _six(code: Code, v: Sequence[Any]) -> list[Any]:
+    """Six values along an axis to the six of the transformed tile."""
+    first = code.add(code.less(v[0], 2.5, v[2]), v[4])
+    last = code.add(code.less(v[1], 2.5, v[3]), v[5])
+    even, odd = code.less(v[4], 2, v[2]), code.times(_A, code.less(v[3], 2, v[1]))
+    wide, far = code.less(v[4], 0.5, v[2]), code.times(_B, code.less(v[3], 0.5, v[1]))
+    inner = [code.add(even, odd), code.less(even, 1, odd), code.add(wide, far), code.less(wide, 1, far)]
+    return [first, *inner, last]
 
 
-@cache
-def _made(write: Callable[..., ir.Function], *arguments: Any) -> _MachineCode:
-    module = ir.Module()
-    function = write(module, *arguments)
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
-    )
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
-    engine.finalize_object()
-    return _MachineCode(engine.get_function_address(function.name), engine)
-
-
-def _callable(code: _MachineCode, arguments: int) -> Callable[..., None]:
-    """Runs without Python's lock."""
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(code.address)
-
-
-class _Code:
-    """A function under construction: whole numbers, vectors of channels, loops."""
-
-    def __init__(self, module: ir.Module, name: str, arguments: Sequence[str], channels: int) -> None:
-        kind = ir.FunctionType(ir.VoidType(), [_INDEX] * len(arguments))
-        function = ir.Function(module, kind, name)
-        self.sums: list[Any] = []
-        self.arguments = dict(zip(arguments, function.args, strict=True))
-        self.function = function
-        self.build = ir.IRBuilder(function.append_basic_block())
-        self.width = math.gcd(channels, registers().width)
-        self.vector = ir.VectorType(_FLOAT, self.width)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    def number(self, value: int) -> Any:
-        return ir.Constant(_INDEX, value)
-
-    def sum(self, *terms: Any) -> Any:
-        """The sum of products ``(a, b, …)`` and lone numbers."""
-        total = self.number(0)
-        for term in terms:
-            factors = term if isinstance(term, tuple) else (term,)
-            product = self.number(1)
-            for factor in factors:
-                product = self.build.mul(product, self.number(factor) if isinstance(factor, int) else factor)
-            total = self.build.add(total, product)
-        return total
-
-    def divided(self, number: Any, by: Any) -> tuple[Any, Any]:
-        """Quotient and remainder."""
-        return self.build.sdiv(number, by), self.build.srem(number, by)
-
-    @contextmanager
-    def loop(self, stop: Any, step: int = 1, sums: Sequence[Any] = ()) -> Iterator[Any]:
-        """The code inside, for a number from 0 to ``stop``; ``self.sums`` go from round to round in registers."""
-        b = self.build
-        before, head = b.block, b.append_basic_block()
-        body, after = b.append_basic_block(), b.append_basic_block()
-        b.branch(head)
-        b.position_at_end(head)
-        number = b.phi(_INDEX)
-        number.add_incoming(self.number(0), before)
-        carried = [b.phi(self.vector) for _ in sums]
-        for phi, value in zip(carried, sums, strict=True):
-            phi.add_incoming(value, before)
-        b.cbranch(b.icmp_signed("<", number, stop), body, after)
-        b.position_at_end(body)
-        if carried:
-            self.sums = list(carried)
-        yield number
-        number.add_incoming(b.add(number, self.number(step)), b.block)
-        for phi, value in zip(carried, self.sums if carried else [], strict=True):
-            phi.add_incoming(value, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        if carried:
-            self.sums = list(carried)
-
-    def line(self, plane: Any, tile: Any, rows: int) -> Any:
-        """The first of a tile's lines in ``(planes, groups, 36, rows)``; the others are ``rows`` apart."""
-        group, row = self.divided(tile, self.number(rows))
-        return self.sum((plane, self["lines"], 36), (group, 36 * rows), row)
-
-    def load(self, base: Any, offset: Any) -> Any:
-        return self.build.load(self._at(base, offset), align=4)
-
-    def prefetch(self, base: Any, offset: Any) -> None:
-        """Fetch what will be loaded soon; beyond the end of memory it does nothing."""
-        byte, how = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, how, how, how])
-        fetch = self.function.module.globals.get("llvm.prefetch") or ir.Function(
-            self.function.module, kind, "llvm.prefetch"
-        )
-        self.build.call(fetch, [self._at(base, offset, ir.IntType(8)), how(0), how(3), how(1)])
-
-    def store(self, value: Any, base: Any, offset: Any, kind: ir.Type | None = None) -> None:
-        self.build.store(value, self._at(base, offset, kind), align=4)
-
-    def load_one(self, base: Any, offset: Any) -> Any:
-        return self.build.load(self._at(base, offset, _FLOAT), align=4)
-
-    def spread(self, base: Any, offset: Any) -> Any:
-        """One float, in every place of a vector."""
-        one = self.load_one(base, offset)
-        vector = self.build.insert_element(ir.Constant(self.vector, ir.Undefined), one, ir.Constant(ir.IntType(32), 0))
-        places = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
-        return self.build.shuffle_vector(vector, ir.Constant(self.vector, ir.Undefined), places)
-
-    def total(self, vector: Any) -> Any:
-        """The sum of a vector's floats."""
-        count = self.width
-        while count > 1:
-            count //= 2
-            kind = ir.VectorType(ir.IntType(32), count)
-            halves = [
-                self.build.shuffle_vector(vector, vector, ir.Constant(kind, [start + i for i in range(count)]))
-                for start in (0, count)
-            ]
-            vector = self.add(*halves)
-        return self.build.extract_element(vector, ir.Constant(ir.IntType(32), 0))
-
-    def address(self, table: Any, number: Any) -> Any:
-        """The address that stands at this place of a table."""
-        place = self.build.add(table, self.build.mul(number, self.number(8)))
-        return self.build.load(self.build.inttoptr(place, _INDEX.as_pointer()), align=8)
-
-    def _at(self, base: Any, offset: Any, kind: ir.Type | None = None) -> Any:
-        address = self.build.add(base, self.build.mul(offset, self.number(4)))
-        return self.build.inttoptr(address, (kind or self.vector).as_pointer())
-
-    def constant(self, value: float) -> Any:
-        return ir.Constant(self.vector, [value] * self.width)
-
-    def add(self, a: Any, b: Any) -> Any:
-        return self.build.fadd(a, b, flags=_FUSED)
-
-    def less(self, a: Any, factor: float, b: Any) -> Any:
-        """``a - factor * b``."""
-        return self.build.fsub(a, self.times(factor, b), flags=_FUSED)
-
-    def times(self, factor: float, a: Any) -> Any:
-        return a if factor == 1 else self.build.fmul(self.constant(factor), a, flags=_FUSED)
-
-    def six(self, v: Sequence[Any]) -> list[Any]:
-        """Six values along an axis to the six of the transformed tile."""
-        first = self.add(self.less(v[0], 2.5, v[2]), v[4])
-        last = self.add(self.less(v[1], 2.5, v[3]), v[5])
-        even, odd = self.less(v[4], 2, v[2]), self.times(_A, self.less(v[3], 2, v[1]))
-        wide, far = self.less(v[4], 0.5, v[2]), self.times(_B, self.less(v[3], 0.5, v[1]))
-        inner = [self.add(even, odd), self.less(even, 1, odd), self.add(wide, far), self.less(wide, 1, far)]
-        return [first, *inner, last]
-
-    def four(self, v: Sequence[Any]) -> list[Any]:
-        """Six values of a product along an axis to four results."""
-        s, t = self.add(v[1], v[2]), self.add(v[3], v[4])
-        u, w = self.times(_A, self.less(v[1], 1, v[2])), self.times(_B, self.less(v[3], 1, v[4]))
-        return [
-            self.add(v[0], self.add(s, t)),
-            self.add(u, w),
-            self.add(self.times(0.5, s), self.times(2, t)),
-            self.add(self.add(self.times(0.5, u), self.times(2, w)), v[5]),
-        ]
+def _four(code: Code, v: Sequence[Any]) -> list[Any]:
+    """Six values of a product along an axis to four results."""
+    s, t = code.add(v[1], v[2]), code.add(v[3], v[4])
+    u, w = code.times(_A, code.less(v[1], 1, v[2])), code.times(_B, code.less(v[3], 1, v[4]))
+    return [
+        code.add(v[0], code.add(s, t)),
+        code.add(u, w),
+        code.add(code.times(0.5, s), code.times(2, t)),
+        code.add(code.add(code.times(0.5, u), code.times(2, w)), v[5]),
+    ]
 
 
 def _to_tiles(module: ir.Module, channels: int, rows_at_once: int) -> ir.Function:
     """Tiles of x, transformed."""
     names = ("x", "height", "planes", "across", "first", "count", "tiles", "lines")
-    code = _Code(module, "to_tiles", names, channels)
+    code = Code(module, "to_tiles", names, channels)
     b = code.build
     with code.loop(code["count"]) as n:
         y, x = code.divided(b.add(code["first"], n), code["across"])
         with code.loop(code["planes"]) as z:
-            line = code.line(z, n, rows_at_once)
+            line = _line(code, z, n, rows_at_once)
             sources = [code.address(code["x"], code.sum((z, code["height"]), (y, 4), r)) for r in range(6)]
             with code.loop(code.number(channels), code.width) as c:
                 places = [code.sum((x, 4 * channels), i * channels, c) for i in range(6)]
-                rows = [code.six([code.load(source, place) for place in places]) for source in sources]
+                rows = [_six(code, [code.load(source, place) for place in places]) for source in sources]
                 for source in sources:  # what the tile after the next one adds
                     for i in range(10, 14):
                         code.prefetch(source, code.sum((x, 4 * channels), i * channels, c))
                 for i in range(6):
-                    for r, value in enumerate(code.six([row[i] for row in rows])):
+                    for r, value in enumerate(_six(code, [row[i] for row in rows])):
                         place = code.sum((line, channels), (6 * r + i) * rows_at_once * channels, c)
                         code.store(value, code["tiles"], place)
     b.ret_void()
@@ -355,7 +168,7 @@ def _to_tiles(module: ir.Module, channels: int, rows_at_once: int) -> ir.Functio
 
 def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.Function:
     """Each of the 36 lots of lines times its weights, summed up over as many planes as these have."""
-    code = _Code(module, "products", ("tiles", "weights", "product", "count", "depth", "lines"), shape.panel)
+    code = Code(module, "products", ("tiles", "weights", "product", "count", "depth", "lines"), shape.panel)
     b = code.build
     vectors = shape.panel // code.width
     groups = b.sdiv(b.add(code["count"], code.number(shape.rows - 1)), code.number(shape.rows))
@@ -374,7 +187,7 @@ def _products(module: ir.Module, depth: int, channels: int, shape: Shape) -> ir.
                     for r in range(shape.rows):
                         value = code.spread(code["tiles"], code.sum(place, r * channels))
                         for v, factor in enumerate(factors):
-                            product = b.fmul(value, factor, flags=_FUSED)
+                            product = b.fmul(value, factor, flags=FUSED)
                             at = r * vectors + v
                             code.sums[at] = code.add(code.sums[at], product)
             target = code.sum((line, shape.padded), (panel, shape.panel))
@@ -392,7 +205,7 @@ _OUT = (*_FINE, "y", "y_row", "y_plane", "depth", "rows", "columns", "bias", "sl
 def _from_tiles(module: ir.Module, channels: int, shape: Shape) -> ir.Function:
     """A slice of the results from its products, where they lie inside of y: ``channels`` of each part in all."""
     names = ("product", "lines", "across", "first", "count", "part", "channel", *_OUT)
-    code = _Code(module, "from_tiles", names, shape.channels)
+    code = Code(module, "from_tiles", names, shape.channels)
     b = code.build
     zero = code.constant(0)
     adds = b.icmp_signed("!=", code["other"], code.number(0))
@@ -402,7 +215,7 @@ def _from_tiles(module: ir.Module, channels: int, shape: Shape) -> ir.Function:
         coarse, into_x = code.divided(part, code["fine_x"])
         into_z, into_y = code.divided(coarse, code["fine_y"])
         plane = code.sum((code.sum((z, code["fine_z"]), into_z), code["y_plane"]))
-        line = code.line(z, n, shape.rows)
+        line = _line(code, z, n, shape.rows)
         with code.loop(code.number(shape.channels), code.width) as step:
             c = b.add(code["channel"], step)
             result = code.sum((part, channels), c)
@@ -410,15 +223,15 @@ def _from_tiles(module: ir.Module, channels: int, shape: Shape) -> ir.Function:
             across = []
             for r in range(6):
                 places = [code.sum(start, (6 * r + i) * shape.rows * shape.padded) for i in range(6)]
-                across.append(code.four([code.load(code["product"], place) for place in places]))
+                across.append(_four(code, [code.load(code["product"], place) for place in places]))
             bias, slope = code.load(code["bias"], result), code.load(code["slope"], result)
             for j in range(4):
-                for i, value in enumerate(code.four([row[j] for row in across])):
+                for i, value in enumerate(_four(code, [row[j] for row in across])):
                     y, x = b.add(top, code.number(i)), b.add(left, code.number(j))
                     inside = b.and_(b.icmp_signed("<", y, code["rows"]), b.icmp_signed("<", x, code["columns"]))
                     with b.if_then(inside):
                         raised = code.add(value, bias)
-                        falling = b.fmul(raised, slope, flags=_FUSED)
+                        falling = b.fmul(raised, slope, flags=FUSED)
                         active = b.select(b.fcmp_ordered(">", raised, zero), raised, falling)
                         before = b.block
                         with b.if_then(adds):
@@ -442,11 +255,11 @@ _ALL = (*_STEPS, *_FINE, *_TILES, *_OUT[len(_FINE) :], "tiles", "product", "line
 
 def _all(module: ir.Module, shape: Shape) -> ir.Function:
     """Block after block of tiles: into the other space, times the weights, and back, slice after slice."""
-    code = _Code(module, "convolve", _ALL, 1)
+    code = Code(module, "convolve", _ALL, 1)
     b = code.build
 
     def call(step: str, *given: Any) -> None:
-        kind = ir.FunctionType(ir.VoidType(), [_INDEX] * len(given))
+        kind = ir.FunctionType(ir.VoidType(), [INDEX] * len(given))
         b.call(b.inttoptr(code[step], kind.as_pointer()), given)
 
     total = b.sub(code["last"], code["first"])
@@ -473,7 +286,7 @@ _FEW = ("x", "height", "weights", "bias", "y", "y_row", "y_plane", "rows", "colu
 
 def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, int, int]) -> ir.Function:
     """Row by row, some pixels at a time, so that each weight is loaded once for all of them."""
-    code = _Code(module, "to_few", _FEW, channels)
+    code = Code(module, "to_few", _FEW, channels)
     b = code.build
     together = max(1, min(4, registers().sums // results))
     with code.loop(b.sub(code["last"], code["first"])) as n:
@@ -492,7 +305,7 @@ def _to_few(module: ir.Module, channels: int, results: int, kernel: tuple[int, i
 
 
 def _few_pixels(
-    code: _Code, channels: int, results: int, kernel: tuple[int, int, int], count: int, corner: Any, row: Any, x: Any
+    code: Code, channels: int, results: int, kernel: tuple[int, int, int], count: int, corner: Any, row: Any, x: Any
 ) -> None:
     """The results of ``count`` pixels: from column ``x`` of a row of y on, from row number ``corner`` of x on."""
     b = code.build
@@ -510,9 +323,9 @@ def _few_pixels(
                     weight = code.load(code["weights"], place)
                     for p in range(count):
                         at = p * results + r
-                        product = b.fmul(values[p + i], weight, flags=_FUSED)
+                        product = b.fmul(values[p + i], weight, flags=FUSED)
                         code.sums[at] = code.add(code.sums[at], product)
     for at, total in enumerate(code.sums):
         place = code.sum(row, (x, results), at)
         bias = code.load_one(code["bias"], code.number(at % results))
-        code.store(b.fadd(code.total(total), bias), code["y"], place, _FLOAT)
+        code.store(b.fadd(code.total(total), bias), code["y"], place, FLOAT)

@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciSR.backends import Runner, give_back_memory
-from sciSR.depth_first import RowProgram, RowStream, derive
+from sciSR.depth_first import derive
 from sciSR.errors import RunError
 from sciSR.filters import filtered_weights, is_available
 from sciSR.journal import part_windows
 from sciSR.networks.spec import SRNetwork
 from sciSR.pipeline import Turns, read_ahead
 from sciSR.raster import Block, Window, gathered
+from sciSR.row_program import RowProgram, RowStream
 from sciSR.tiles import TileJob, UpscaledSource
 from sciSR.tiling import Tile
 
@@ -115,22 +116,16 @@ class StripSource(UpscaledSource):
         super().__init__(job, workers=workers, facts=facts)
         self._program = program
         self._own_code = program.fast > 0
+        most = min(_AT_ONCE, self.threads) if self._own_code else 1
+        self._strip_share = self.threads // most
+        self._at_once = min(most, workers)
         self._rows, self._wide_rows = strip_rows(job, program)
 
     def record(self) -> dict[str, Any]:
         """As for tiles, with the strips, and how many convolutions run in machine code of our own."""
         rows = {"strip_rows": self._rows, "wide_rows": self._wide_rows, "filters": self._program.fast}
-        return {**super().record(), "executor": "depth-first", **rows}
-
-    @property
-    def share(self) -> int:
-        """PyTorch's threads for each strip."""
-        return self.threads // self._at_once
-
-    @property
-    def _at_once(self) -> int:
-        """Strips that may be under way."""
-        return min(_AT_ONCE, self.threads) if self._own_code else 1
+        threads = {"threads_each": self._strip_share} if self.job.runner.device.type == "cpu" else {}
+        return {**super().record(), "executor": "depth-first", **threads, **rows}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process gets: it derives the program again."""
@@ -199,7 +194,7 @@ class StripSource(UpscaledSource):
         self, starts: Sequence[tuple[int, int]], until: Window | None = None
     ) -> Generator[tuple[Window, Block]]:
         """Passes by number, each from a strip on; ends after the block that completes ``until``."""
-        turns, at_once = Turns(), min(self._at_once, self.workers)
+        turns = Turns()
         begun = self._begun(starts, lambda: max(1, self.threads // max(1, turns.busy)))
 
         def run(job: tuple[int, tuple[_Pass, _Strip]]) -> list[tuple[Window, Block]]:
@@ -208,8 +203,8 @@ class StripSource(UpscaledSource):
                 return list(one.feed(strip, partial(turns.step, number)))
 
         before = torch.get_num_threads()
-        share = partial(torch.set_num_threads, self.share)
-        done = read_ahead(enumerate(begun), run, at_once + 1, workers=at_once, begin=share, end=turns.stop)
+        share = partial(torch.set_num_threads, self._strip_share)
+        done = read_ahead(enumerate(begun), run, self._at_once + 1, workers=self._at_once, begin=share, end=turns.stop)
         try:
             with closing(begun), closing(done):
                 for _, blocks in done:

@@ -197,8 +197,9 @@ class UpscaledSource:
 
     Attributes:
         by_slabs: :meth:`stream` gives slab after slab along the first spatial axis, all channels at once.
-        threads: of PyTorch when it was made; a tile's share of them is the same for any number of workers, and wherever
-            it is computed: the last bits of a convolution may depend on it.
+        threads: of PyTorch when it was made.
+        share: of them for each tile; the same for any number of workers, and on whatever machine it is computed: the
+            last bits of a convolution may depend on it.
     """
 
     by_slabs = True
@@ -208,6 +209,7 @@ class UpscaledSource:
         self.workers = workers
         self.facts = facts
         self.threads = torch.get_num_threads()
+        self.share = max(1, self.threads // worker_count(job.runner.device, job.plan))
         self._cache: OrderedDict[tuple[int | None, tuple[int, ...]], Block] = OrderedDict()
         self._lock = threading.Lock()
         raster = job.raster
@@ -215,11 +217,6 @@ class UpscaledSource:
         lead = tuple(sizes[a] for a in raster.axes if a in ("t", "c"))
         self._shape = lead + job.plan.output_shape
         self.times: list[int | None] = list(range(sizes["t"])) if "t" in raster.axes else [None]
-
-    @property
-    def share(self) -> int:
-        """PyTorch's threads for each tile."""
-        return max(1, self.threads // worker_count(self.job.runner.device, self.job.plan))
 
     @property
     def shape(self) -> tuple[int, ...]:
