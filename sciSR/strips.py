@@ -43,6 +43,8 @@ _FLUSH_BYTES = 64 * 2**20
 """What a layer's rows may take at the end of a pass, when what all layers before it still keep comes at once."""
 _AT_ONCE = 2
 """Strips under way."""
+_WIDE_ROWS = 16
+"""Strips of fewer rows are as large as they are because the image is wide; then one is under way, for less memory."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
@@ -96,7 +98,7 @@ def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
     across = int(np.prod(shape[1:])) * _batch(job) * (2 if low else 4)
     period = job.plan.alignment[job.order[0]] * program.unit
     rows = [
-        -(-int(max(1, min(64, size // (across * width), shape[0]))) // period) * period
+        max(1, int(min(64, size // (across * width), -(-shape[0] // period) * period)) // period) * period
         for size, width in ((_STRIP_BYTES, program.narrow), (_WIDE_BYTES, program.widest))
     ]
     return rows[0], min(rows)
@@ -116,10 +118,10 @@ class StripSource(UpscaledSource):
         super().__init__(job, workers=workers, facts=facts)
         self._program = program
         self._own_code = program.fast > 0
-        most = min(_AT_ONCE, self.threads) if self._own_code else 1
+        self._rows, self._wide_rows = strip_rows(job, program)
+        most = min(_AT_ONCE, self.threads) if self._own_code and self._rows >= _WIDE_ROWS else 1
         self._strip_share = self.threads // most
         self._at_once = min(most, workers)
-        self._rows, self._wide_rows = strip_rows(job, program)
 
     def record(self) -> dict[str, Any]:
         """As for tiles, with the strips, and how many convolutions run in machine code of our own."""
