@@ -44,7 +44,7 @@ _FLUSH_BYTES = 64 * 2**20
 _AT_ONCE = 2
 """Strips under way."""
 _WIDE_ROWS = 16
-"""Strips of fewer rows are as large as they are because the image is wide; then one is under way, for less memory."""
+"""Where a strip holds fewer rows, because the image is wide, it is alone under way."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
@@ -90,18 +90,27 @@ def streamed_seconds(network: SRNetwork, side: int, *, own_code: bool) -> float:
 def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
     """Rows per strip, and of these how many at once in the widest layers; by shapes and precision alone.
 
-    Layers of common width stay within some 16 MB a strip, the widest within 32. Whole periods of the network's strides,
-    so that a run can begin at any strip, and of its filters' tiles.
+    Layers of common width stay within some 16 MB a strip, 24 where it is alone, the widest within 32. Whole periods of
+    the network's strides, so that a run can begin at any strip, and of its filters' tiles.
     """
-    low = job.runner.precision != "float32"
     shape = [job.plan.shape[a] for a in job.order]
-    across = int(np.prod(shape[1:])) * _batch(job) * (2 if low else 4)
     period = job.plan.alignment[job.order[0]] * program.unit
-    rows = [
-        max(1, int(min(64, size // (across * width), -(-shape[0] // period) * period)) // period) * period
-        for size, width in ((_STRIP_BYTES, program.narrow), (_WIDE_BYTES, program.widest))
-    ]
+    most = min(64, -(-shape[0] // period) * period)
+    strip = _STRIP_BYTES * 3 // 2 if _is_wide(job, program) else _STRIP_BYTES
+    sizes = ((strip, program.narrow), (_WIDE_BYTES, program.widest))
+    rows = [max(1, min(most, size // _row_bytes(job, width)) // period) * period for size, width in sizes]
     return rows[0], min(rows)
+
+
+def _is_wide(job: TileJob, program: RowProgram) -> bool:
+    """Whether the image is so wide that two strips under way would take too much memory."""
+    return _row_bytes(job, program.narrow) * _WIDE_ROWS > _STRIP_BYTES
+
+
+def _row_bytes(job: TileJob, width: int) -> int:
+    """Of a row, or plane, with so many values for each pixel."""
+    across = math.prod(job.plan.shape[a] for a in job.order[1:])
+    return across * _batch(job) * width * (4 if job.runner.precision == "float32" else 2)
 
 
 def _batch(job: TileJob) -> int:
@@ -119,7 +128,7 @@ class StripSource(UpscaledSource):
         self._program = program
         self._own_code = program.fast > 0
         self._rows, self._wide_rows = strip_rows(job, program)
-        most = min(_AT_ONCE, self.threads) if self._own_code and self._rows >= _WIDE_ROWS else 1
+        most = min(_AT_ONCE, self.threads) if self._own_code and not _is_wide(job, program) else 1
         self._strip_share = self.threads // most
         self._at_once = min(most, workers)
 

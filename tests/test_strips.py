@@ -31,7 +31,7 @@ def _many_small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sciSR.strips._WORTH_COMPILING", 0)
     monkeypatch.setattr("sciSR.strips._STRIP_BYTES", 1)
     monkeypatch.setattr("sciSR.strips._WIDE_BYTES", 1)
-    monkeypatch.setattr("sciSR.strips._WIDE_ROWS", 1)
+    monkeypatch.setattr("sciSR.strips._WIDE_ROWS", 0)
 
 
 def _source(family: str, raster: Raster, workers: int, ndim: int = 2) -> StripSource:
