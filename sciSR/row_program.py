@@ -114,11 +114,13 @@ class RowStream:
         for number in range(self.steps):
             with at(number):
                 self._step(number, rows, last and not self._gently)
+        rows.kept.clear()  # operations share with those on their own side of the widening
         return rows
 
     def end(self, rows: _Rows, *, last: bool) -> Iterator[Tensor]:
         """Refined rows, as :meth:`feed`; after all of the rows before."""
         yield from self._run(self.steps, rows, last and not self._gently)
+        rows.values.clear()
         if last and self._gently:
             for number in range(len(self._ops)):
                 yield from self._run(number, _Rows([None] * (number + 1)), True)

@@ -44,7 +44,7 @@ _FLUSH_BYTES = 64 * 2**20
 _AT_ONCE = 2
 """Strips under way."""
 _WIDE_ROWS = 16
-"""Where a strip holds fewer rows, because the image is wide, it is alone under way."""
+"""Where a strip holds fewer rows, because the image is wide, it is alone, and freed memory is handed back each time."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
@@ -128,7 +128,8 @@ class StripSource(UpscaledSource):
         self._program = program
         self._own_code = program.fast > 0
         self._rows, self._wide_rows = strip_rows(job, program)
-        most = min(_AT_ONCE, self.threads) if self._own_code and not _is_wide(job, program) else 1
+        self._wide = _is_wide(job, program)
+        most = min(_AT_ONCE, self.threads) if self._own_code and not self._wide else 1
         self._strip_share = self.threads // most
         self._at_once = min(most, workers)
 
@@ -215,10 +216,12 @@ class StripSource(UpscaledSource):
 
         before = torch.get_num_threads()
         share = partial(torch.set_num_threads, self._strip_share)
-        done = read_ahead(enumerate(begun), run, self._at_once + 1, workers=self._at_once, begin=share, end=turns.stop)
+        done = read_ahead(enumerate(begun), run, self._at_once, workers=self._at_once, begin=share, end=turns.stop)
         try:
             with closing(begun), closing(done):
                 for _, blocks in done:
+                    if self._wide:
+                        give_back_memory()
                     for at, block in blocks:
                         yield at, block
                         if until is not None and _reaches(at, until):
