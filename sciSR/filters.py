@@ -153,14 +153,13 @@ class TileFilter(Filter):
         self._depth = int(module.kernel_size[0]) if ndim == 3 else 1
         self._channels, channels = int(module.in_channels), int(module.out_channels)
         self.results = channels // math.prod(self.fine)
-        self._shape = Shape.of(channels, math.prod(self.fine))
+        shape = self._shape = Shape.of(channels, math.prod(self.fine))
         self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine))
         # the shuffle wants (c, part) and the code (part, c)
         order = torch.arange(channels).reshape(self.results, -1).T.flatten()
         weight = module.weight.detach()[order].double()
         g = torch.from_numpy(WEIGHT)
         six = torch.einsum("ai,kczij,bj->abzck", g, weight if ndim == 3 else weight[:, :, None], g)
-        shape = self._shape
         six = nn.functional.pad(six, (0, shape.slices * shape.padded - channels))
         panels = six.reshape(36, self._depth * self._channels, shape.slices, -1, shape.panel)
         self._weights = panels.permute(2, 0, 3, 1, 4).float().contiguous()

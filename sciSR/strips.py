@@ -109,8 +109,11 @@ def _is_wide(job: TileJob, program: RowProgram) -> bool:
 
 def _row_bytes(job: TileJob, width: int) -> int:
     """Of a row, or plane, with so many values for each pixel."""
-    across = math.prod(job.plan.shape[a] for a in job.order[1:])
-    return across * _batch(job) * width * (4 if job.runner.precision == "float32" else 2)
+    return _row_values(job, width) * (4 if job.runner.precision == "float32" else 2)
+
+
+def _row_values(job: TileJob, width: int) -> int:
+    return math.prod(job.plan.shape[a] for a in job.order[1:]) * _batch(job) * width
 
 
 def _batch(job: TileJob) -> int:
@@ -239,8 +242,7 @@ class StripSource(UpscaledSource):
         assert radius is not None, "a network that runs by rows has a finite receptive radius"
         # a row of a tile rounds with all the rows that its tile takes: its margin and up to unit - 1 more
         back = -(-radius[0] * self._program.unit // self._rows) + 1
-        row_bytes = math.prod(p.stop for p in across) * _batch(self.job) * self._program.narrow * 4
-        gently = (self._rows + radius[0]) * row_bytes > _FLUSH_BYTES
+        gently = (self._rows + radius[0]) * _row_values(self.job, self._program.narrow) * 4 > _FLUSH_BYTES
         plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]
         keys = ((moment, (*outer, cut, *across)) for moment, outer, _, begin in plan for cut in cuts[begin:])
         with closing(read_ahead(keys, self._load)) as strips:
