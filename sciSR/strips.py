@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciSR.backends import Runner, give_back_memory
+from sciSR.backends import Runner, give_back_large_blocks, give_back_memory
 from sciSR.depth_first import derive
 from sciSR.errors import RunError
 from sciSR.filters import filtered_weights, is_available
@@ -44,7 +44,7 @@ _FLUSH_BYTES = 64 * 2**20
 _AT_ONCE = 2
 """Strips under way."""
 _WIDE_ROWS = 16
-"""Where a strip holds fewer rows, because the image is wide, it is alone, and freed memory is handed back each time."""
+"""Where a strip holds fewer rows, because the image is wide, what layers keep between strips takes most memory."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11
@@ -90,21 +90,15 @@ def streamed_seconds(network: SRNetwork, side: int, *, own_code: bool) -> float:
 def strip_rows(job: TileJob, program: RowProgram) -> tuple[int, int]:
     """Rows per strip, and of these how many at once in the widest layers; by shapes and precision alone.
 
-    Layers of common width stay within some 16 MB a strip, 24 where it is alone, the widest within 32. Whole periods of
-    the network's strides, so that a run can begin at any strip, and of its filters' tiles.
+    Layers of common width stay within some 16 MB a strip, the widest within 32. Whole periods of the network's
+    strides, so that a run can begin at any strip, and of its filters' tiles.
     """
     shape = [job.plan.shape[a] for a in job.order]
     period = job.plan.alignment[job.order[0]] * program.unit
     most = min(64, -(-shape[0] // period) * period)
-    strip = _STRIP_BYTES * 3 // 2 if _is_wide(job, program) else _STRIP_BYTES
-    sizes = ((strip, program.narrow), (_WIDE_BYTES, program.widest))
+    sizes = ((_STRIP_BYTES, program.narrow), (_WIDE_BYTES, program.widest))
     rows = [max(1, min(most, size // _row_bytes(job, width)) // period) * period for size, width in sizes]
     return rows[0], min(rows)
-
-
-def _is_wide(job: TileJob, program: RowProgram) -> bool:
-    """Whether the image is so wide that two strips under way would take too much memory."""
-    return _row_bytes(job, program.narrow) * _WIDE_ROWS > _STRIP_BYTES
 
 
 def _row_bytes(job: TileJob, width: int) -> int:
@@ -131,8 +125,7 @@ class StripSource(UpscaledSource):
         self._program = program
         self._own_code = program.fast > 0
         self._rows, self._wide_rows = strip_rows(job, program)
-        self._wide = _is_wide(job, program)
-        most = min(_AT_ONCE, self.threads) if self._own_code and not self._wide else 1
+        most = min(_AT_ONCE, self.threads) if self._own_code else 1
         self._strip_share = self.threads // most
         self._at_once = min(most, workers)
 
@@ -209,6 +202,8 @@ class StripSource(UpscaledSource):
         self, starts: Sequence[tuple[int, int]], until: Window | None = None
     ) -> Generator[tuple[Window, Block]]:
         """Passes by number, each from a strip on; ends after the block that completes ``until``."""
+        if self._rows < min(_WIDE_ROWS, self.job.plan.shape[self.job.order[0]]):
+            give_back_large_blocks()
         turns = Turns()
         begun = self._begun(starts, lambda: max(1, self.threads // max(1, turns.busy)))
 
@@ -223,8 +218,6 @@ class StripSource(UpscaledSource):
         try:
             with closing(begun), closing(done):
                 for _, blocks in done:
-                    if self._wide:
-                        give_back_memory()
                     for at, block in blocks:
                         yield at, block
                         if until is not None and _reaches(at, until):

@@ -84,12 +84,14 @@ def open_scene(
             name=name,
         )
         block = dataset.block_shapes[0]
+        together = dataset.count if facts.layout["interleave"] == "pixel" else len(bands)
         files = files_behind(dataset) if os.path.exists(path) else ()
     encoding = Encoding(
         dtype, _single(radiometry.scale), _single(radiometry.offset), _single(marks), masked or alpha is not None
     )
     size = (grid.shape[0], grid.shape[1])
-    source = GdalSource(path, name, bands, size, encoding, block, bands[0] if masked else None, alpha)
+    row_bytes = block[0] * -(-size[1] // block[1]) * block[1] * together * np.dtype(dtype).itemsize
+    source = GdalSource(path, name, bands, size, encoding, block, bands[0] if masked else None, alpha, row_bytes)
     items = {
         **facts.to_dict(),
         "opened": (encoding.scale, encoding.offset),
