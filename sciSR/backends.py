@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciSR.errors import InputError, ResourceError
+from sciSR.low_precision import lowered
 from sciSR.networks.spec import SRNetwork
 
 __all__ = [
@@ -148,6 +149,8 @@ class Runner:
         device: where it runs.
         precision: of the residual.
         backend: what executes it.
+        compiled: the residual through torch.compile, or None.
+        takes: the type of the residual's input.
     """
 
     network: SRNetwork
@@ -156,6 +159,7 @@ class Runner:
     precision: Precision
     backend: str = "torch"
     compiled: Callable[[Tensor], Tensor | None] | None = None
+    takes: torch.dtype = torch.float32
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Refined values ``(b, c, [z,] y, x)`` float32 of values ``(b, c, [z,] y, x)`` float32."""
@@ -181,8 +185,8 @@ class Runner:
         return detail if base is None else base + detail
 
     def lowered(self, x: Tensor) -> Tensor:
-        """``x`` in the residual's type and the memory layout that is fastest for it."""
-        return x.to(_DTYPES[self.precision]).contiguous(memory_format=_LAYOUTS[x.dim() - 2])
+        """``x`` in the type that the residual takes and the memory layout that is fastest for it."""
+        return x.to(self.takes).contiguous(memory_format=_LAYOUTS[x.dim() - 2])
 
     @property
     def residual_network(self) -> SRNetwork:
@@ -298,8 +302,11 @@ def prepare(network: SRNetwork, device: torch.device, precision: Precision, *, c
     if precision not in _DTYPES:
         raise InputError(f"precision: {precision!r} came, expected auto, {', '.join(_DTYPES)}")
     full = network if _is_frozen(network, device) else frozen(copy.deepcopy(network).to(device))
-    low = None if precision == "float32" else _laid_out(copy.deepcopy(full).to(_DTYPES[precision]))
-    runner = Runner(full, low, device, precision)
+    runner = Runner(full, None, device, precision)
+    if precision != "float32":
+        low, rounds = lowered(full, _DTYPES[precision])
+        takes = torch.float32 if rounds else _DTYPES[precision]
+        runner = replace(runner, low=_laid_out(low), takes=takes)
     if not compiled:
         return runner
     return replace(runner, backend="compile", compiled=torch.compile(runner.residual_network.residual, dynamic=False))

@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.filter_rows import FilterRows, SummedRows
 from sciSR.filters import AnyConv, FewFilter, Filter, TileFilter, is_few, is_tiled
+from sciSR.low_precision import Halves
 from sciSR.networks.attention import ChannelAttention
 from sciSR.networks.blocks import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
@@ -125,7 +126,7 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = isinstance(m, PixelShuffle | CubicUpsampling | ChannelAttention)
+        whole = isinstance(m, PixelShuffle | CubicUpsampling | ChannelAttention | Halves)
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -287,6 +288,8 @@ def _width(node: fx.Node, width: dict[fx.Node, float], modules: dict[str, nn.Mod
         return taken[0] * module.out_channels / module.in_channels * math.prod(module.stride)
     if isinstance(module, CubicUpsampling):
         return taken[0] * math.prod(module.scale)
+    if isinstance(module, Halves):
+        return 2 * taken[0]
     if isinstance(module, nn.Upsample):
         factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * ndim
         return taken[0] * math.prod(float(f or 1) for f in factors)
@@ -343,7 +346,7 @@ def _of_module(module: nn.Module) -> Callable[[], RowOp]:
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and not module.training and module.track_running_stats:
         return lambda: Pointwise(module)
     nearest = isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor is not None
-    if nearest or isinstance(module, (*_POINTWISE_MODULES, nn.PixelShuffle, PixelShuffle)):
+    if nearest or isinstance(module, (*_POINTWISE_MODULES, nn.PixelShuffle, PixelShuffle, Halves)):
         return lambda: Pointwise((lambda x: module(x.clone())) if getattr(module, "inplace", False) else module)
     raise NotStreamableError(f"the layer {type(module).__name__}")
 

@@ -152,7 +152,7 @@ class SwinIR(Family):
         shallow = self.head(self.before(pad_to_multiple(x, self.window)))
         size = tuple(shallow.shape[2:])
         sizes = (self.window,) * self.ndim
-        mask = _mask(size, sizes, (self.shift,) * self.ndim, x.device).to(x.dtype) if self.shift else None
+        mask = _mask(size, sizes, (self.shift,) * self.ndim, x.device).to(shallow.dtype) if self.shift else None
         tokens = self.entry_norm(shallow.movedim(1, -1))
         for group in self.groups:
             tokens = group(tokens, mask)
