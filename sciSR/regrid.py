@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sciSR.derived import DerivedSource, rows_in_order
 from sciSR.encoding import work_dtype
 from sciSR.filling import fill_invalid
-from sciSR.raster import Block, BlockSource, Raster, Window, windows
+from sciSR.pipeline import read_ahead
+from sciSR.raster import Block, BlockSource, Raster, Window, streams_by_slabs, windows
 from sciSR.resampling import KERNELS, apply_taps, taps
 
 __all__ = ["RegriddedSource", "regrid"]
@@ -87,9 +88,13 @@ class RegriddedSource(DerivedSource):
         return RegriddedSource(self._raster.replace(source=source), shape, self._kernel, self._antialias)
 
     def stream(self) -> Iterator[tuple[Window, Block]]:
-        """Every value once, in slabs."""
+        """Every value once, in slabs; of a file the next one is made while the last is taken."""
+        slabs = windows(self._shape, self.chunks)
+        if not streams_by_slabs(self._inner):
+            yield from read_ahead(slabs, self.read, 1)
+            return
         with rows_in_order(self._inner, self._lead) as read:
-            for window in windows(self._shape, self.chunks):
+            for window in slabs:
                 yield window, self._resampled(window, read)
 
     def read(self, window: Window) -> Block:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 
 from sciSR.errors import FormatError
-from sciSR.io import open_raster, save_raster
+from sciSR.io import geotiff_source, open_raster, save_raster
 from sciSR.io.geotiff_source import CACHE_BYTES, gdal_environment, gdal_path, is_remote
 from tests.range_server import Served, serve
 from tests.scene_files import NORTH_UP, UTM, refined, scene, values_of, write
@@ -108,11 +109,31 @@ def test_the_block_cache_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest
     from rasterio.env import getenv
 
     monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    monkeypatch.setattr(geotiff_source, "_wanted_cache", CACHE_BYTES)
     with gdal_environment("a.tif"):
-        assert getenv()["GDAL_CACHEMAX"] == CACHE_BYTES == 256 * 2**20
+        assert getenv()["GDAL_CACHEMAX"] == CACHE_BYTES == 128 * 2**20
     monkeypatch.setenv("GDAL_CACHEMAX", "64")
     with gdal_environment("a.tif"):
         assert "GDAL_CACHEMAX" not in getenv()
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_the_block_cache_holds_a_row_of_blocks_of_a_wide_scene(
+    interleave: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rasterio.env import getenv
+
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    monkeypatch.setattr(geotiff_source, "CACHE_BYTES", 1000)
+    monkeypatch.setattr(geotiff_source, "_wanted_cache", 1000)
+    tiles: dict[str, Any] = {"tiled": True, "blockxsize": 64, "blockysize": 32, "interleave": interleave}
+    open_raster(scene(tmp_path / "a.tif", shape=(3, 70, 130), **tiles))
+    with gdal_environment("a.tif"):
+        assert getenv()["GDAL_CACHEMAX"] == 3 * 32 * (3 * 64) * 2 * 3 // 2
+    monkeypatch.setattr(geotiff_source, "_MOST_CACHE_BYTES", 70000)
+    open_raster(scene(tmp_path / "b.tif", shape=(3, 70, 1300), **tiles))
+    with gdal_environment("b.tif"):
+        assert getenv()["GDAL_CACHEMAX"] == 70000
 
 
 def test_chunks_are_whole_blocks_of_the_file(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from sciSR.io.geotiff_files import parts_of
 from sciSR.io.geotiff_info import describe_scene
 from sciSR.io.geotiff_open import FORMAT, open_scene
 from sciSR.io.geotiff_plan import Plan, make_plan
-from sciSR.io.geotiff_shared import SharedGeoTiffWriter, begin_rows, complete_rows
-from sciSR.io.geotiff_write import GeoTiffWriter
+from sciSR.io.geotiff_rows import GeoTiffWriter, RowsWriter, begin_rows, complete_rows
 from sciSR.io.mosaic import combine
 from sciSR.raster import Raster
 
@@ -69,7 +68,7 @@ class GeoTiffAdapter:
 
     def create(self, raster: Raster, path: Path, **options: Any) -> GeoTiffWriter:
         """Start writing a GeoTIFF; its blocks may come in any order."""
-        return GeoTiffWriter.start(make_plan(raster, path.name, **options), path)
+        return GeoTiffWriter(make_plan(raster, path.name, **options), path)
 
     def shared_rows(self, raster: Raster, **options: Any) -> int:
         """Rows of one row of blocks."""
@@ -80,9 +79,9 @@ class GeoTiffAdapter:
         make_plan(raster, path.name, **options)
         begin_rows(path)
 
-    def join(self, raster: Raster, path: Path, **options: Any) -> SharedGeoTiffWriter:
+    def join(self, raster: Raster, path: Path, **options: Any) -> RowsWriter:
         """A writer for some rows of blocks of a file that is begun."""
-        return SharedGeoTiffWriter.start(_quiet_plan(raster, path, options), path)
+        return RowsWriter(_quiet_plan(raster, path, options), path)
 
     def complete(self, raster: Raster, path: Path, **options: Any) -> None:
         """Join the rows, and make overviews or a cloud-optimized file where asked for."""

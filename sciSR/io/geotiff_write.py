@@ -1,12 +1,11 @@
-"""The writer: blocks in any order become TIFF tiles, each encoded once; GDAL compresses them in threads."""
+"""What GDAL writes: the file with everything but the values, tiles that it compresses in threads, overviews."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -20,17 +19,15 @@ from rasterio.windows import Window as RasterioWindow
 
 from sciSR.errors import GeometryError, RunError
 from sciSR.grid import Grid
-from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff_cog import to_cog
 from sciSR.io.geotiff_datasets import create_dataset, read_dataset, update_dataset
 from sciSR.io.geotiff_layout import check_whole
 from sciSR.io.geotiff_plan import Plan
-from sciSR.io.geotiff_source import GDAL_ERRORS, gdal_environment
+from sciSR.io.geotiff_source import GDAL_ERRORS
 from sciSR.io.geotiff_tags import pixel_map
 from sciSR.raster import Block, Raster, Window
 
 __all__ = [
-    "GeoTiffWriter",
     "TileWriter",
     "alpha_under",
     "begin_file",
@@ -39,51 +36,6 @@ __all__ = [
     "stored_block",
     "tile_shape",
 ]
-
-
-class GeoTiffWriter:
-    """Takes blocks in any order, gathers whole TIFF tiles, and writes each once; GDAL compresses them in threads."""
-
-    order: Literal["any", "slabs"] = "any"
-
-    def __init__(self, plan: Plan, path: Path, tiles: TileWriter, resources: ExitStack) -> None:
-        self.chunks = tile_shape(plan)
-        self._plan = plan
-        self._path = path
-        self._tiles = tiles
-        self._resources = resources
-        self._parts = ChunkAssembler(plan.shape, self.chunks, np.dtype(plan.encoding.dtype))
-
-    @classmethod
-    def start(cls, plan: Plan, path: Path) -> GeoTiffWriter:
-        """A writer whose file is begun: everything but the values is set."""
-        resources = ExitStack()
-        resources.enter_context(gdal_environment(str(path)))
-        try:
-            tiles = begin_file(plan, draft_path(plan, path))
-        except BaseException:
-            resources.close()
-            raise
-        return cls(plan, path, tiles, resources)
-
-    def write(self, window: Window, block: Block) -> None:
-        """Take the values of ``window``."""
-        for whole, chunk in self._parts.add(*stored_block(self._plan, window, block)):
-            self._tiles.put(whole, chunk)
-
-    def finish(self) -> None:
-        """Complete the file, with its overviews; a cloud-optimized one is laid out anew."""
-        self._parts.close()
-        self._tiles.finish()
-        try:
-            finish_file(self._plan, self._path)
-        finally:
-            self._resources.close()
-
-    def abort(self) -> None:
-        """Release the file."""
-        self._tiles.close()
-        self._resources.close()
 
 
 class TileWriter:

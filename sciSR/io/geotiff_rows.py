@@ -1,15 +1,18 @@
-"""One GeoTIFF written by several processes: blocks compressed by the workers, joined without compressing them again.
+"""The writers of a GeoTIFF, for one process or several: rows of blocks, joined in order without compressing them again.
 
-Each process writes whole rows of TIFF blocks, every row as a small GeoTIFF of its own in a folder beside the output,
-with the compression, predictor and layout of the whole. In the end GDAL makes the file with everything but the values,
-and the blocks of the rows are appended to it in order, their places entered into its directories. A row is removed once
-its blocks are in, so no more than one row is on disk twice. A join that was killed goes on where it stopped.
+Every row of blocks is a small GeoTIFF of its own in a folder beside the output, with the compression, predictor and
+layout of the whole. In the end GDAL makes the file with everything but the values, and the blocks of the rows are
+appended to it in order, their places entered into its directories. So the bytes do not depend on who wrote what and
+when. A row is removed once its blocks are in, so no more than one row is on disk twice. A join that was killed goes on
+where it stopped.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +30,7 @@ from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_write import TileWriter, begin_file, draft_path, finish_file, stored_block, tile_shape
 from sciSR.raster import Block, Window
 
-__all__ = ["SharedGeoTiffWriter", "begin_rows", "complete_rows"]
+__all__ = ["GeoTiffWriter", "RowsWriter", "begin_rows", "complete_rows"]
 
 _LAYOUT = ("driver", "dtype", "nbits", "interleave", "tiled", "blockysize", "blockxsize", "bigtiff")
 _CODEC = ("compress", "predictor", "zlevel", "zstd_level", "num_threads")
@@ -39,68 +42,82 @@ def begin_rows(path: Path) -> None:
     _folder(path).mkdir()
 
 
-class SharedGeoTiffWriter:
-    """A writer for some rows of blocks of a file that is begun, which come whole and rising.
+class RowsWriter:
+    """A writer for whole rows of blocks of a file that is begun; blocks come in any order, each value once.
 
     Args:
         plan: of the whole file.
         path: the file.
-        resources: what to release in the end.
     """
 
-    order: Literal["any", "slabs"] = "slabs"
+    order: Literal["any", "slabs"] = "any"
 
-    def __init__(self, plan: Plan, path: Path, resources: ExitStack) -> None:
+    def __init__(self, plan: Plan, path: Path) -> None:
         self.chunks = tile_shape(plan)
         self._plan = plan
         self._folder = _folder(path)
-        self._partial = self._folder / f"{uuid4().hex}.partial"  # nobody else's name, as two may write the same row
-        self._resources = resources
+        self._own = uuid4().hex  # nobody else's name, as two may write the same row
         self._parts = ChunkAssembler(plan.shape, self.chunks, np.dtype(plan.encoding.dtype))
-        self._tiles: TileWriter | None = None
-
-    @classmethod
-    def start(cls, plan: Plan, path: Path) -> SharedGeoTiffWriter:
-        """A writer with GDAL set up for it."""
-        resources = ExitStack()
-        resources.enter_context(gdal_environment(str(path)))
-        return cls(plan, path, resources)
+        self._rows: dict[int, TileWriter] = {}
+        self._missing: Counter[int] = Counter()
+        self._resources = ExitStack()
+        self._resources.enter_context(gdal_environment(str(path)))
 
     def write(self, window: Window, block: Block) -> None:
-        """Take some whole lines."""
-        if block.values.shape[-1] != self._plan.shape[2]:
-            raise RunError(f"{self._plan.name}: lines came in part, at {window}; this is a defect of the source")
+        """Take the values of ``window``."""
         for whole, chunk in self._parts.add(*stored_block(self._plan, window, block)):
-            if self._tiles is None:
-                self._tiles = self._begin(whole[1])
-            self._tiles.put(whole, chunk)
-            if whole[2].stop == self._plan.shape[2]:
-                self._tiles.finish()
-                self._tiles = None
-                self._keep(whole[1].start // self.chunks[1])
+            number = whole[1].start // self.chunks[1]
+            if number not in self._rows:
+                self._rows[number] = self._begin(number, whole[1])
+            self._rows[number].put(whole, chunk)
+            self._missing[number] -= 1
+            if self._missing[number] == 0:
+                self._rows.pop(number).finish()
+                self._keep(number)
 
     def finish(self) -> None:
-        """Check that all rows of blocks are whole."""
+        """Check that all rows that were begun are whole."""
         self._parts.close()
+        if self._rows:
+            raise RunError(f"{self._plan.name}: row {min(self._rows)} of blocks came in part; a defect of the source")
         self._resources.close()
 
     def abort(self) -> None:
-        """Release the row that is not whole."""
-        if self._tiles is not None:
-            self._tiles.close()
-        self._partial.unlink(missing_ok=True)
+        """Release the rows that are not whole."""
+        for number, row in self._rows.items():
+            row.close()
+            self._partial(number).unlink(missing_ok=True)
         self._resources.close()
 
-    def _begin(self, rows: slice) -> TileWriter:
+    def _begin(self, number: int, rows: slice) -> TileWriter:
         """A file for one row of blocks."""
         profile = {key: value for key, value in self._plan.options.items() if key in (*_LAYOUT, *_CODEC)}
         profile |= {"count": self._plan.count, "height": rows.stop - rows.start, "width": self._plan.shape[2]}
-        return TileWriter.start(self._plan, create_dataset(str(self._partial), **profile), rows.start)
+        self._missing[number] = -(-self._plan.shape[2] // self.chunks[2])
+        return TileWriter.start(self._plan, create_dataset(str(self._partial(number)), **profile), rows.start)
 
     def _keep(self, number: int) -> None:
         """Give the file of a row its name."""
-        check_whole(self._partial, f"{self._plan.name}: row {number} of blocks")
-        os.replace(self._partial, _row_path(self._folder, number))
+        check_whole(self._partial(number), f"{self._plan.name}: row {number} of blocks")
+        os.replace(self._partial(number), _row_path(self._folder, number))
+
+    def _partial(self, number: int) -> Path:
+        return self._folder / f"{self._own}.{number}.partial"
+
+
+class GeoTiffWriter(RowsWriter):
+    """The writer of a whole file."""
+
+    def __init__(self, plan: Plan, path: Path) -> None:
+        begin_rows(path)
+        super().__init__(plan, path)
+        self._path = path
+
+    def finish(self) -> None:
+        """Join the rows, with overviews; a cloud-optimized file is laid out anew."""
+        super().finish()
+        complete_rows(self._plan, self._path, resumable=False)
+        shutil.rmtree(self._folder)
 
 
 @dataclass(frozen=True)
@@ -130,8 +147,13 @@ class _Joined:
         return self
 
 
-def complete_rows(plan: Plan, path: Path) -> None:
+def complete_rows(plan: Plan, path: Path, *, resumable: bool = True) -> None:
     """Make the file at ``path`` of its rows once all of them are written.
+
+    Args:
+        plan: of the file.
+        path: where to.
+        resumable: wait for the disk before a row goes, so that a join that broke off can go on.
 
     Raises:
         RunError: a row is not there, or GDAL could not make overviews or a cloud-optimized file.
@@ -143,7 +165,7 @@ def complete_rows(plan: Plan, path: Path) -> None:
     with gdal_environment(str(path)):
         _check_rows(plan, folder, joined.rows if joined else 0)
         joined = joined or _begin_join(plan, draft, folder)
-        joined = _join(plan, draft, folder, joined)
+        joined = _join(plan, draft, folder, joined, resumable)
         if plan.cog or plan.overviews:
             _as_joined(draft, folder, joined)
         finish_file(plan, path)
@@ -172,7 +194,7 @@ def _begin_join(plan: Plan, draft: Path, folder: Path) -> _Joined:
     return _Joined(0, size, size).write(folder)
 
 
-def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined) -> _Joined:
+def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined, resumable: bool) -> _Joined:
     """Append the rows that are not in the file yet."""
     columns = -(-plan.shape[2] // tile_shape(plan)[2])
     todo = range(joined.rows, _row_count(plan))
@@ -186,9 +208,11 @@ def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined) -> _Joined:
                 for target, source in zip(tables, block_tables(file), strict=True):
                     if target is not None and source is not None:
                         end = _append(out, target, file, source, (number, columns), end)
-            out.flush()
-            os.fsync(out.fileno())  # before the row goes
-            joined = _Joined(number + 1, joined.start, end).write(folder)
+            joined = _Joined(number + 1, joined.start, end)
+            if resumable:
+                out.flush()
+                os.fsync(out.fileno())
+                joined.write(folder)
             row.unlink()
     return joined
 
@@ -199,11 +223,13 @@ def _append(
     """Copy the blocks of one row, plane by plane, to the end of ``out``; ``place`` is its number and its columns."""
     row, columns = place
     planes = len(source) // columns
-    for number, (offset, length) in enumerate(source.read()):
-        plane, column = divmod(number, columns)
+    blocks = source.read()
+    out.seek(end)
+    for offset, length in blocks:
         file.seek(offset)
-        out.seek(end)
         out.write(file.read(length))
+    for number, (_, length) in enumerate(blocks):
+        plane, column = divmod(number, columns)
         target.put(plane * (len(target) // planes) + row * columns + column, end, length)
         end += length
     return end

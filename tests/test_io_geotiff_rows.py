@@ -1,10 +1,11 @@
-"""Rows of blocks of several writers, in any order and more than once, become the file that one writer makes."""
+"""Rows of blocks of one writer or several, in any order and more than once, become the file that GDAL makes."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import rasterio.shutil
 
 from sciSR.errors import MetadataWarning, RunError
 from sciSR.io import geotiff_cog, geotiff_plan, geotiff_write, open_raster, save_raster
+from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff import GeoTiffAdapter
 from sciSR.io.geotiff_layout import block_tables
 from sciSR.io.geotiff_plan import DTYPES
-from sciSR.io.geotiff_write import TileWriter
+from sciSR.io.geotiff_source import gdal_environment
+from sciSR.io.geotiff_write import TileWriter, begin_file, draft_path, finish_file, stored_block, tile_shape
 from sciSR.raster import Raster
 from tests.scene_files import (
     RPC,
@@ -60,7 +63,7 @@ def write_rows(raster: Raster, path: Path, numbers: range | list[int], **options
 
 def begun(raster: Raster, folder: Path, **options: Any) -> Path:
     """A file with all of its rows written, last rows first and one of them twice, and nothing joined."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     ADAPTER.begin(raster, folder / "x.tif", **options)
     count = -(-raster.shape[1] // ADAPTER.shared_rows(raster))
     write_rows(raster, folder / "x.tif", [*reversed(range(count)), 0], **options)
@@ -76,9 +79,29 @@ def shared(raster: Raster, folder: Path, **options: Any) -> Path:
     return path
 
 
+def by_gdal(raster: Raster, path: Path, **options: Any) -> Path:
+    """The file as GDAL makes it of all blocks."""
+    plan = geotiff_plan.make_plan(raster, path.name, **options)
+    path.parent.mkdir()
+    whole = tuple(slice(0, n) for n in raster.shape)
+    with gdal_environment(str(path)):
+        tiles = begin_file(plan, draft_path(plan, path))
+        parts = ChunkAssembler(plan.shape, tile_shape(plan), np.dtype(plan.encoding.dtype))
+        for window, chunk in parts.add(*stored_block(plan, whole, raster.read(whole))):
+            tiles.put(window, chunk)
+        tiles.finish()
+        finish_file(plan, path)
+    return path
+
+
 def check(raster: Raster, folder: Path, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
+    several = shared(raster, folder / "shared", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MetadataWarning)
+        assert_same_scene(several, by_gdal(raster, folder / "gdal" / "x.tif", **options), caplog)
     alone = save_raster(raster, folder / "alone" / "x.tif", **options)
-    assert_same_scene(shared(raster, folder / "shared", **options), alone, caplog)
+    assert several.read_bytes() == alone.read_bytes()
+    assert [p.name for p in alone.parent.iterdir()] == ["x.tif"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +113,26 @@ def test_every_type_and_compression(
 ) -> None:
     scene(tmp_path / "a.tif", dtype, (3, 75, 101), interleave=interleave)
     check(refined(open_raster(tmp_path / "a.tif"), 2), tmp_path, caplog, compress=compress)
+
+
+@pytest.mark.parametrize("options", [{}, {"overviews": True}, {"cog": True}], ids=str)
+def test_blocks_may_come_in_any_order(options: dict[str, Any], tmp_path: Path) -> None:
+    raster = holed(tmp_path / "a.tif")
+    expected = save_raster(raster, tmp_path / "rows.tif", **options).read_bytes()
+    bands, rows, columns = (
+        [slice(a, min(a + step, n)) for a in range(0, n, step)]
+        for n, step in zip(raster.shape, (1, 30, 70), strict=True)
+    )
+    by_columns = [(c, y, x) for x in columns for c in bands for y in rows]
+    for number, order in enumerate((by_columns, by_columns[::-1])):
+        path = tmp_path / str(number) / "x.tif"
+        path.parent.mkdir()
+        writer = ADAPTER.create(raster, path, **options)
+        for window in order:
+            writer.write(window, raster.read(window))
+        writer.finish()
+        assert path.read_bytes() == expected
+        assert [p.name for p in path.parent.iterdir()] == ["x.tif"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 500), (1, 200, 5), (5, 64, 48), (1, 129, 97)])
@@ -259,9 +302,14 @@ def test_a_row_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     writer.write(window, raster.read(window))
     with pytest.raises(RunError, match="incomplete"):
         writer.finish()
-    with pytest.raises(RunError, match="lines came in part"):
-        writer.write((*window[:2], slice(0, 60)), raster.read((*window[:2], slice(0, 60))))
     writer.abort()
+    part = (slice(0, 2), slice(64, 128), slice(0, 96))
+    writer = ADAPTER.join(raster, tmp_path / "x.tif")
+    writer.write(part, raster.read(part))
+    with pytest.raises(RunError, match=r"row 1 of blocks came in part"):
+        writer.finish()
+    writer.abort()
+    assert list((tmp_path / "x.tif.parts").iterdir()) == []
     writer = ADAPTER.join(raster, tmp_path / "x.tif")
     monkeypatch.setattr(TileWriter, "put", killing(2, TileWriter.put, after=False))
     with pytest.raises(Killed):
