@@ -85,7 +85,7 @@ def give_back_memory() -> None:
 def give_back_large_blocks() -> None:
     """From now on hand each freed block of 8 MiB and more back at once; with another C library nothing happens.
 
-    glibc does so from 32 MiB on, and else keeps what it was given, for each thread by itself.
+    glibc's own limit rises to up to 32 MiB with what is freed, and what is smaller each thread keeps for itself.
     """
     _call_glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
@@ -195,7 +195,8 @@ class Runner:
 
     def record(self) -> dict[str, Any]:
         """Plain values for the run record."""
-        return {"backend": self.backend, "device": self.device.type, "precision": self.precision}
+        told = {"backend": self.backend, "device": self.device.type, "precision": self.precision}
+        return told if self.low is None else {**told, "input": str(self.takes).removeprefix("torch.")}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process gets; it compiles for itself."""

@@ -8,6 +8,8 @@ rounded; with :class:`Halves` it is 71 dB.
 from __future__ import annotations
 
 import copy
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,11 @@ from sciSR.networks.spec import SRNetwork
 __all__ = ["Halves", "lowered"]
 
 _PATCH = 8
+_CLEARLY = 1.5
+_SMALL = 1024
+"""Values of a layer that may stay at float32: a mean of each channel, the kernel of an interpolation."""
+_REFUSALS = (RuntimeError, AttributeError, TypeError, ValueError)
+"""What a network raises that cannot do with another first layer, or with float32 before it."""
 
 
 class Halves(nn.Module):
@@ -35,49 +42,88 @@ class Halves(nn.Module):
 def lowered(network: SRNetwork, dtype: torch.dtype) -> tuple[SRNetwork, bool]:
     """A copy in ``dtype``, and whether its residual takes float32 and rounds by itself.
 
-    It does where its first convolution is met by the input alone: that one gets :class:`Halves` and each weight twice,
-    and what comes before stays at float32.
+    It does where its first convolution is a plain one that is met by the input alone: that one gets :class:`Halves` and
+    each weight twice, and what comes before stays at float32. A random patch must come out no worse than without.
     """
     plain = copy.deepcopy(network).to(dtype)
+    try:
+        careful = _careful(network, plain, dtype)
+        kept = careful is not None and _is_as_good(network, careful, plain, dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS:
+        return plain, False
+    return (careful, True) if careful is not None and kept else (plain, False)
+
+
+def _careful(network: SRNetwork, plain: SRNetwork, dtype: torch.dtype) -> SRNetwork | None:
+    """``plain`` with a first convolution that takes both halves; None where there is no such place."""
     calls = _calls(network)
-    first = next((i for i, (_, module) in enumerate(calls) if isinstance(module, nn.Conv2d | nn.Conv3d)), None)
+    first = next((i for i, name in enumerate(calls) if isinstance(_layer(network, name), nn.Conv2d | nn.Conv3d)), None)
     if first is None:
-        return plain, False
-    before, (name, convolution) = calls[:first], calls[first]
-    again = {id(module) for _, module in calls[first + 1 :]}
-    if convolution.groups != 1 or any(id(module) in again for _, module in calls[: first + 1]):
-        return plain, False
+        return None
+    entrance = calls[first]
+    before = [name for name in calls[:first] if _tensors(_layer(network, name))]
+    small = all(t.numel() <= _SMALL for name in before for t in _tensors(_layer(network, name)))
+    if not small or {entrance, *before} & {*calls[first + 1 :]} or not _is_plain(_layer(network, entrance)):
+        return None
     careful = copy.deepcopy(plain)
-    for kept, module in before:
-        _put(careful, kept, copy.deepcopy(module))
-    _put(careful, name, nn.Sequential(Halves(dtype), _doubled(careful.get_submodule(name))))
-    try:
-        with torch.inference_mode():
-            careful.residual(_patch(network))
-    except RuntimeError:  # the input goes on to other layers, which are in the lower type
-        return plain, False
-    return careful, True
+    for name in before:
+        _put(careful, name, copy.deepcopy(_layer(network, name)))
+    _put(careful, entrance, nn.Sequential(Halves(dtype), _doubled(_layer(careful, entrance))))
+    return careful
 
 
-def _calls(network: SRNetwork) -> list[tuple[str, nn.Module]]:
-    """The layers with their names, in the order in which a residual calls them."""
-    calls: list[tuple[str, nn.Module]] = []
-    names = {module: name for name, module in network.named_modules() if not list(module.children())}
-    hooks = [m.register_forward_pre_hook(lambda module, _: calls.append((names[module], module))) for m in names]
-    try:
-        with torch.inference_mode():
-            network.residual(_patch(network))
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _is_as_good(network: SRNetwork, careful: SRNetwork, plain: SRNetwork, dtype: torch.dtype) -> bool:
+    """Whether the careful copy differs from the network no more than the plain one does."""
+    patch = _patch(network)
+    with torch.inference_mode():
+        full, one, other = network.residual(patch), careful.residual(patch), plain.residual(patch.to(dtype))
+    if full is None or one is None or other is None:
+        return False
+    errors = [float((result.float() - full).square().mean()) for result in (one, other)]
+    return math.isfinite(errors[0]) and not errors[0] > _CLEARLY**2 * errors[1]
+
+
+def _calls(network: SRNetwork) -> list[str]:
+    """Names of the layers in the order in which a residual calls them."""
+    probe = copy.deepcopy(network)  # another thread may run the network itself
+    calls: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda module, inputs: calls.append(name)
+
+    for name, module in probe.named_modules():
+        if not list(module.children()):
+            module.register_forward_pre_hook(note(name))
+    with torch.inference_mode():
+        probe.residual(_patch(network))
     return calls
 
 
 def _patch(network: SRNetwork) -> Tensor:
+    """Random values of the network's own range."""
     spec = network.spec
     size = max(_PATCH, *spec.minimum, *spec.alignment)
+    patch = torch.rand(1, spec.in_channels, *[size] * spec.ndim, generator=torch.Generator().manual_seed(0))
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    return torch.zeros(1, spec.in_channels, *[size] * spec.ndim, device=device)
+    return (patch * (spec.value_range or 1)).to(device)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """A convolution that does what its weights say and nothing else."""
+    hooked = bool(layer._forward_pre_hooks or layer._forward_hooks)
+    if hooked or not isinstance(layer, nn.Conv2d | nn.Conv3d):
+        return False
+    return type(layer) in (nn.Conv2d, nn.Conv3d) and layer.groups == 1
+
+
+def _layer(network: nn.Module, name: str) -> nn.Module:
+    return network.get_submodule(name)
+
+
+def _tensors(layer: nn.Module) -> list[Tensor]:
+    return [*layer.parameters(), *layer.buffers()]
 
 
 def _put(network: nn.Module, name: str, module: nn.Module) -> None:

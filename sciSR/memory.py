@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sciSR.config import EvaluateSection
+from sciSR.io.block_cache import BLOCK_CACHE
 from sciSR.networks.spec import SRNetwork
 from sciSR.raster import Raster
 
@@ -46,7 +47,7 @@ def needed_memory(
         section: the evaluate section, or None.
     """
     chunk = math.prod(result.source.chunks)
-    need = _BASE_BYTES + 6 * chunk * _FLOAT
+    need = _BASE_BYTES + BLOCK_CACHE.more + 6 * chunk * _FLOAT
     if isinstance(model, SRNetwork) and "plan" in engine:
         need += _network_bytes(raster, model, engine)
     if isinstance(section, EvaluateSection) and section.protocol == "wald":

@@ -44,7 +44,7 @@ _FLUSH_BYTES = 64 * 2**20
 _AT_ONCE = 2
 """Strips under way."""
 _WIDE_ROWS = 16
-"""Where a strip holds fewer rows, because the image is wide, what layers keep between strips takes most memory."""
+"""Where strips hold fewer rows, because rows are long, large blocks go back to the system as soon as they are freed."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
 _WORTH_COMPILING = 1e11

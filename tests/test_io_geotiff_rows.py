@@ -16,7 +16,7 @@ import rasterio
 import rasterio.shutil
 
 from sciSR.errors import MetadataWarning, RunError
-from sciSR.io import geotiff_cog, geotiff_plan, geotiff_write, open_raster, save_raster
+from sciSR.io import geotiff_cog, geotiff_plan, geotiff_rows, geotiff_write, open_raster, save_raster
 from sciSR.io.assemble import ChunkAssembler
 from sciSR.io.geotiff import GeoTiffAdapter
 from sciSR.io.geotiff_layout import block_tables
@@ -330,8 +330,34 @@ def test_a_row_that_the_disk_did_not_take_is_told(tmp_path: Path, monkeypatch: p
         os.truncate(partial, partial.stat().st_size - 1)
 
     monkeypatch.setattr(TileWriter, "finish", cut)
+    window = (slice(0, 2), slice(0, 60), slice(0, 101))
+    writer = ADAPTER.join(raster, tmp_path / "x.tif")
     with pytest.raises(RunError, match="row 0 of blocks is not whole on the disk"):
-        write_rows(raster, tmp_path / "x.tif", [0])
+        writer.write(window, raster.read(window))
+    writer.abort()
+    assert list((tmp_path / "x.tif.parts").iterdir()) == []
+
+
+def test_what_gdal_refuses_is_told_before_any_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raster = open_raster(scene(tmp_path / "a.tif", shape=(2, 60, 101)))
+
+    def refuse(*args: Any) -> None:
+        raise RunError("no such tag")
+
+    monkeypatch.setattr(geotiff_write, "_describe", refuse)
+    with pytest.raises(RunError, match="no such tag"):
+        ADAPTER.create(raster, tmp_path / "b.tif")
+    with pytest.raises(RunError, match="no such tag"):
+        ADAPTER.begin(raster, tmp_path / "c.tif")
+
+
+def test_a_join_that_the_disk_does_not_take_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raster = open_raster(scene(tmp_path / "a.tif", shape=(2, 200, 101)))
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(geotiff_rows, "_append", lambda *a: (_ for _ in ()).throw(full))
+    with pytest.raises(RunError, match="No space left"):
+        save_raster(raster, tmp_path / "b.tif")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_what_cannot_be_kept_is_told_once(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from sciSR.errors import FormatError
-from sciSR.io import geotiff_source, open_raster, save_raster
-from sciSR.io.geotiff_source import CACHE_BYTES, gdal_environment, gdal_path, is_remote
+from sciSR.io import block_cache, geotiff_source, mosaic, open_raster, save_raster
+from sciSR.io.block_cache import CACHE_BYTES, BlockCache
+from sciSR.io.geotiff import open_mosaic
+from sciSR.io.geotiff_source import gdal_environment, gdal_path, is_remote
 from tests.range_server import Served, serve
 from tests.scene_files import NORTH_UP, UTM, refined, scene, values_of, write
 
@@ -109,7 +112,7 @@ def test_the_block_cache_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest
     from rasterio.env import getenv
 
     monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
-    monkeypatch.setattr(geotiff_source, "_wanted_cache", CACHE_BYTES)
+    monkeypatch.setattr(geotiff_source, "BLOCK_CACHE", BlockCache())
     with gdal_environment("a.tif"):
         assert getenv()["GDAL_CACHEMAX"] == CACHE_BYTES == 128 * 2**20
     monkeypatch.setenv("GDAL_CACHEMAX", "64")
@@ -123,17 +126,28 @@ def test_the_block_cache_holds_a_row_of_blocks_of_a_wide_scene(
 ) -> None:
     from rasterio.env import getenv
 
+    cache = BlockCache()
     monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
-    monkeypatch.setattr(geotiff_source, "CACHE_BYTES", 1000)
-    monkeypatch.setattr(geotiff_source, "_wanted_cache", 1000)
+    monkeypatch.setattr(cache, "size", 1000)
+    for module in (geotiff_source, mosaic):
+        monkeypatch.setattr(module, "BLOCK_CACHE", cache)
     tiles: dict[str, Any] = {"tiled": True, "blockxsize": 64, "blockysize": 32, "interleave": interleave}
-    open_raster(scene(tmp_path / "a.tif", shape=(3, 70, 130), **tiles))
-    with gdal_environment("a.tif"):
-        assert getenv()["GDAL_CACHEMAX"] == 3 * 32 * (3 * 64) * 2 * 3 // 2
-    monkeypatch.setattr(geotiff_source, "_MOST_CACHE_BYTES", 70000)
-    open_raster(scene(tmp_path / "b.tif", shape=(3, 70, 1300), **tiles))
-    with gdal_environment("b.tif"):
-        assert getenv()["GDAL_CACHEMAX"] == 70000
+    row = 3 * 32 * (3 * 64) * 2
+    one, other = (str(scene(tmp_path / name, shape=(3, 70, 130), **tiles)) for name in ("a.tif", "b.tif"))
+    open_raster(one)
+    with gdal_environment(one):
+        assert getenv()["GDAL_CACHEMAX"] == row * 3 // 2
+    open_mosaic([one, other])  # the same place: their bands are stacked
+    assert cache.size == 2 * row * 3 // 2
+    size, left, top = NORTH_UP.a, NORTH_UP.c, NORTH_UP.f
+    places = [Affine(size, 0, left + size * x, 0, -size, top - size * y) for x, y in ((130, 0), (260, 0), (0, 70))]
+    more = [str(scene(tmp_path / f"{n}.tif", shape=(3, 70, 130), transform=t, **tiles)) for n, t in enumerate(places)]
+    open_mosaic([one, *more])
+    assert cache.size == 3 * row * 3 // 2
+    monkeypatch.setattr(block_cache, "MOST_CACHE_BYTES", 70000)
+    monkeypatch.setattr(cache, "size", 1000)
+    open_raster(scene(tmp_path / "f.tif", shape=(3, 70, 1300), **tiles))
+    assert cache.size == 70000
 
 
 def test_chunks_are_whole_blocks_of_the_file(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Residuals at bfloat16 and float16: what rounding the input would cost is carried along."""
 
+import threading
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sciSR.backends import prepare
 from sciSR.depth_first import derive
 from sciSR.low_precision import Halves, lowered
 from sciSR.networks import build_network, list_networks, load_network
@@ -84,24 +88,96 @@ class _Apart(nn.Module):
         return result
 
 
+class _Standardised(nn.Conv2d):
+    """Its weights, brought to a variance that depends on how many there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight / (self.weight.std() * self.weight[0].numel() ** 0.5)
+        return nn.functional.conv2d(x, weight, self.bias, padding=1)
+
+
+class _Asked(nn.Module):
+    """Something else looks at the convolution's own weight."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.convolution(x) * self.convolution.weight.mean()
+        return result
+
+
+def _normed() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(nn.Conv2d(4, 4, 3, padding=1))
+
+
 @pytest.mark.parametrize(
     "head",
     [
+        _Standardised(4, 4, 3),
+        _Asked(nn.Conv2d(4, 4, 3, padding=1)),
+        _normed(),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3, padding=1)),
+        nn.Sequential(nn.Linear(8, 200), nn.Linear(200, 8), nn.Conv2d(4, 4, 3, padding=1)),
         _Twice(nn.Conv2d(4, 4, 3, padding=1)),
         _Apart(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)),
         nn.Conv2d(4, 4, 3, padding=1, groups=2),
         nn.Identity(),
     ],
-    ids=["used twice", "two entrances", "groups", "another input"],
+    ids=[
+        "standardised",
+        "asked",
+        "normed",
+        "parametrized",
+        "much before it",
+        "used twice",
+        "two entrances",
+        "groups",
+        "another input",
+    ],
 )
 def test_a_first_convolution_that_does_not_meet_the_input_alone_is_left_as_it_is(head: nn.Module) -> None:
     network = EDSR(ndim=2, in_channels=4, scale=2, features=4, blocks=1).eval()
     network.add_module("head", head)
     if isinstance(head, nn.Identity):
         network.body[0].second = network.body[0].first
+    network.requires_grad_(False)
+    network.residual(torch.ones(1, 4, 8, 8))
     low, careful = lowered(network, torch.bfloat16)
     assert not careful
     assert not any(isinstance(m, Halves) for m in low.modules())
     assert {p.dtype for p in low.parameters()} == {torch.bfloat16}
     with torch.inference_mode():
         assert low.residual(torch.ones(1, 4, 8, 8, dtype=torch.bfloat16)) is not None
+
+
+def test_another_thread_may_run_the_network_meanwhile() -> None:
+    network = _filled(EDSR(ndim=2, in_channels=2, scale=2, features=16, blocks=2)).requires_grad_(False)
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.is_set():
+            network.residual(torch.zeros(1, 2, 8, 8))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert all(lowered(network, torch.bfloat16)[1] for _ in range(40))
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("careful", [True, False])
+def test_a_runner_gives_what_its_low_network_takes(careful: bool) -> None:
+    network = _filled(EDSR(ndim=2, in_channels=4, scale=2, features=4, blocks=1))
+    if not careful:
+        network.add_module("head", nn.Conv2d(4, 4, 3, padding=1, groups=2))
+    runner = prepare(network, torch.device("cpu"), "bf16")
+    assert runner.record()["input"] == ("float32" if careful else "bfloat16")
+    x = np.random.default_rng(0).normal(size=(1, 4, 9, 9)).astype(np.float32)
+    expected = prepare(network, torch.device("cpu"), "float32")(x)
+    assert np.abs(runner(x) - expected).std() < 0.05 * expected.std()

@@ -76,8 +76,7 @@ class GeoTiffAdapter:
 
     def begin(self, raster: Raster, path: Path, **options: Any) -> None:
         """Start a file for several processes; warns of what it cannot keep."""
-        make_plan(raster, path.name, **options)
-        begin_rows(path)
+        begin_rows(make_plan(raster, path.name, **options), path)
 
     def join(self, raster: Raster, path: Path, **options: Any) -> RowsWriter:
         """A writer for some rows of blocks of a file that is begun."""

@@ -28,6 +28,7 @@ FORMAT = "geotiff"
 
 _UNITS = {"metre": "m", "meter": "m", "unknown": None}
 _BLOCKS_LOOKED_AT = 50_000
+_VIRTUAL_ROWS = 512
 
 
 def open_scene(
@@ -84,13 +85,16 @@ def open_scene(
             name=name,
         )
         block = dataset.block_shapes[0]
+        driver = dataset.driver
         together = dataset.count if facts.layout["interleave"] == "pixel" else len(bands)
         files = files_behind(dataset) if os.path.exists(path) else ()
     encoding = Encoding(
         dtype, _single(radiometry.scale), _single(radiometry.offset), _single(marks), masked or alpha is not None
     )
     size = (grid.shape[0], grid.shape[1])
-    row_bytes = block[0] * -(-size[1] // block[1]) * block[1] * together * np.dtype(dtype).itemsize
+    # a virtual raster's own blocks are small, those behind it most often 512 rows
+    rows = max(block[0], _VIRTUAL_ROWS) if driver == "VRT" else block[0]
+    row_bytes = min(rows, size[0]) * -(-size[1] // block[1]) * block[1] * together * np.dtype(dtype).itemsize
     source = GdalSource(path, name, bands, size, encoding, block, bands[0] if masked else None, alpha, row_bytes)
     items = {
         **facts.to_dict(),

@@ -37,9 +37,13 @@ _CODEC = ("compress", "predictor", "zlevel", "zstd_level", "num_threads")
 """The creation options that decide how a block is stored; the others are tags of the whole file."""
 
 
-def begin_rows(path: Path) -> None:
-    """Make the folder for the rows of the file at ``path``."""
-    _folder(path).mkdir()
+def begin_rows(plan: Plan, path: Path) -> None:
+    """Make the folder for the rows of the file at ``path``; what GDAL refuses of all but the values is told now."""
+    folder = _folder(path)
+    folder.mkdir()
+    with gdal_environment(str(path)):
+        begin_file(plan, folder / "trial.tif", sparse_ok=True).close()
+    (folder / "trial.tif").unlink()
 
 
 class RowsWriter:
@@ -72,8 +76,9 @@ class RowsWriter:
             self._rows[number].put(whole, chunk)
             self._missing[number] -= 1
             if self._missing[number] == 0:
-                self._rows.pop(number).finish()
+                self._rows[number].finish()
                 self._keep(number)
+                del self._rows[number]
 
     def finish(self) -> None:
         """Check that all rows that were begun are whole."""
@@ -84,10 +89,10 @@ class RowsWriter:
 
     def abort(self) -> None:
         """Release the rows that are not whole."""
-        for number, row in self._rows.items():
-            row.close()
-            self._partial(number).unlink(missing_ok=True)
-        self._resources.close()
+        with self._resources, ExitStack() as rows:
+            for number, row in self._rows.items():
+                rows.callback(self._partial(number).unlink, missing_ok=True)
+                rows.callback(row.close)
 
     def _begin(self, number: int, rows: slice) -> TileWriter:
         """A file for one row of blocks."""
@@ -109,7 +114,7 @@ class GeoTiffWriter(RowsWriter):
     """The writer of a whole file."""
 
     def __init__(self, plan: Plan, path: Path) -> None:
-        begin_rows(path)
+        begin_rows(plan, path)
         super().__init__(plan, path)
         self._path = path
 
@@ -166,7 +171,7 @@ def complete_rows(plan: Plan, path: Path, *, resumable: bool = True) -> None:
         _check_rows(plan, folder, joined.rows if joined else 0)
         joined = joined or _begin_join(plan, draft, folder)
         joined = _join(plan, draft, folder, joined, resumable)
-        if plan.cog or plan.overviews:
+        if resumable and (plan.cog or plan.overviews):
             _as_joined(draft, folder, joined)
         finish_file(plan, path)
 

@@ -22,6 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from sciSR.encoding import Encoding
 from sciSR.errors import FormatError
+from sciSR.io.block_cache import BLOCK_CACHE
 from sciSR.io.geotiff_datasets import read_dataset
 from sciSR.raster import Block, Window, windows
 
@@ -39,14 +40,8 @@ __all__ = [
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises where GDAL fails; the second comes through from some attributes of a dataset."""
 
-CACHE_BYTES = 128 * 2**20
-"""GDAL's block cache for the whole process. GDAL's own default is 5 % of the memory, and rasterio takes bytes."""
-_MOST_CACHE_BYTES = 2**30
-"""What the cache may grow to for a wide scene, of which a row of blocks is to stay while strips of it are read."""
-
 _SCHEMES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "oss": "/vsioss/", "swift": "/vsiswift/"}
 _VALUES_PER_CHUNK = 2**22
-_wanted_cache = CACHE_BYTES
 
 
 def gdal_path(path: str) -> str:
@@ -76,7 +71,8 @@ def is_remote(path: str) -> bool:
 @contextmanager
 def gdal_environment(path: str) -> Iterator[None]:
     """GDAL's settings while ``path`` is read or written; what the user set in the environment is left alone."""
-    wanted: dict[str, Any] = {"GDAL_CACHEMAX": _wanted_cache, "GDAL_TIFF_INTERNAL_MASK": True}
+    # rasterio takes bytes where GDAL takes megabytes
+    wanted: dict[str, Any] = {"GDAL_CACHEMAX": BLOCK_CACHE.size, "GDAL_TIFF_INTERNAL_MASK": True}
     if is_remote(path):
         # no listing of the folder and no search for side files: each would be a request
         wanted |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True}
@@ -85,12 +81,6 @@ def gdal_environment(path: str) -> Iterator[None]:
     # credentials are GDAL's own business: rasterio would make a new boto3 session for each read
     with rasterio.Env(session=DummySession(), **chosen):
         yield
-
-
-def _keep_in_cache(row_bytes: int) -> None:
-    """See to a block cache that holds a row of blocks and half of the next, and so reads none twice; never shrinks."""
-    global _wanted_cache
-    _wanted_cache = max(_wanted_cache, min(row_bytes * 3 // 2, _MOST_CACHE_BYTES))
 
 
 def open_dataset(path: str, shown: str | None = None) -> Any:
@@ -160,7 +150,7 @@ class GdalSource:
     row_bytes: int = 0
 
     def __post_init__(self) -> None:
-        _keep_in_cache(self.row_bytes)
+        BLOCK_CACHE.hold(self.row_bytes)
         object.__setattr__(self, "_local", threading.local())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from sciSR.encoding import Encoding
 from sciSR.errors import GeometryError, InputError
 from sciSR.grid import Grid
+from sciSR.io.block_cache import BLOCK_CACHE
 from sciSR.io.geotiff_tags import Facts, PixelMap, Tags, pixel_map
 from sciSR.raster import Block, BlockSource, Channel, Metadata, Raster, Window, windows
 
@@ -173,12 +174,24 @@ def _shared(tags: list[Tags]) -> Tags:
     return {domain: entries for domain, entries in shared.items() if entries}
 
 
+def _row_bytes(source: BlockSource) -> int:
+    """Of a row of blocks, where the source is a file of GDAL's or made of some."""
+    return int(getattr(source, "row_bytes", 0))
+
+
 @dataclass(frozen=True)
 class _Stack:
     """Channels of several sources of one shape, one after the other."""
 
     sources: tuple[BlockSource, ...]
     dtype: np.dtype[Any]
+
+    def __post_init__(self) -> None:
+        BLOCK_CACHE.hold(self.row_bytes)
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(map(_row_bytes, self.sources))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -216,6 +229,15 @@ class _Mosaic:
     sources: tuple[BlockSource, ...]
     places: tuple[tuple[int, int], ...]
     size: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        BLOCK_CACHE.hold(self.row_bytes)
+
+    @property
+    def row_bytes(self) -> int:
+        rows = [(place[0], place[0] + s.shape[1]) for s, place in zip(self.sources, self.places, strict=True)]
+        parts = list(zip(rows, map(_row_bytes, self.sources), strict=True))
+        return max(sum(size for (a, b), size in parts if a <= top < b) for top, _ in rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
