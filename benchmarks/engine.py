@@ -109,7 +109,7 @@ def _grow(options: argparse.Namespace, folder: Path) -> Iterator[str]:
 
 
 def _threads(options: argparse.Namespace, folder: Path) -> Iterator[str]:
-    arms = ["strips", "tiles11", "tiles12", "tiles21"]
+    arms = ["strips", "strips1", "tiles11", "tiles21"]
     yield _table("scene 1024 x 1024 x 4, s2-x2, executors", _scene(folder, 1024), arms, folder, 3, ".tif", "s2-x2")
 
 
@@ -360,9 +360,9 @@ ARMS: dict[str, Callable[..., None]] = {
     "float32": _ours(precision="float32"),
     "bf16": _ours(precision="bf16"),
     "int8": _ours(precision="int8"),
-    "strips": _ours(precision="float32"),
+    "strips": _ours(precision="float32", threads=2),
+    "strips1": _ours(precision="float32", threads=1),
     "tiles11": _ours(precision="float32", tile=256, workers=1, threads=1),
-    "tiles12": _ours(precision="float32", tile=256, workers=1, threads=2),
     "tiles21": _ours(precision="float32", tile=256, workers=2, threads=2),
     "whole": _whole,
     "monai25": _monai(0.25),
@@ -376,9 +376,9 @@ NAMES = {
     "float32": "sciSR, float32",
     "bf16": "sciSR, bf16",
     "int8": "sciSR, int8 (OpenVINO)",
-    "strips": "depth-first",
+    "strips": "depth-first, two threads",
+    "strips1": "depth-first, one thread",
     "tiles11": "tiles of 256, one worker, one thread",
-    "tiles12": "tiles of 256, one worker, two threads",
     "tiles21": "tiles of 256, two workers of one thread",
     "whole": "the network's own whole-image forward",
     "monai25": "MONAI SlidingWindowInferer, overlap 0.25, gaussian",

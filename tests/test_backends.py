@@ -1,11 +1,13 @@
 """Devices by name, pools of them, compiled networks, tiles that shrink to fit."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sciSR import backends
 from sciSR.backends import RunnerPool, frozen, has_fast_bfloat16, pick_device, pick_devices, prepare
 from sciSR.errors import InputError
 from sciSR.inference import upscale
@@ -23,11 +25,28 @@ def test_devices_by_name() -> None:
             pick_device("cuda:3")
 
 
-def test_the_speed_of_bfloat16_is_tried_once() -> None:
-    first = has_fast_bfloat16(torch.device("cpu"))
-    hits = has_fast_bfloat16.cache_info().hits
-    assert has_fast_bfloat16(torch.device("cpu")) == first
-    assert has_fast_bfloat16.cache_info().hits == hits + 1
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [
+        ("fpu avx512f avx512_bf16 amx_bf16 avx512_fp16 amx_tile amx_int8", True),
+        ("fpu avx512f avx512_bf16", False),
+        ("fpu amx_tile amx_int8", False),
+    ],
+)
+def test_bfloat16_is_fast_with_matrix_units(
+    flags: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nvmx flags\t: amx\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(backends, "Path", lambda path: tmp_path / Path(path).name)
+    backends._processor_flags.cache_clear()
+    try:
+        assert has_fast_bfloat16(torch.device("cpu")) is fast
+        assert not has_fast_bfloat16(torch.device("meta"))
+        backends._processor_flags.cache_clear()
+        (tmp_path / "cpuinfo").unlink()
+        assert not has_fast_bfloat16(torch.device("cpu"))
+    finally:
+        backends._processor_flags.cache_clear()
 
 
 def test_a_pool_of_devices_gives_the_values_of_one() -> None:
