@@ -18,7 +18,6 @@ from sciSR.networks.spec import SRNetwork
 
 __all__ = ["Halves", "lowered"]
 
-_PATCH = 8
 _CLEARLY = 1.5
 _SMALL = 1024
 """Values of a layer that may stay at float32: a mean of each channel, the kernel of an interpolation."""
@@ -48,29 +47,30 @@ def lowered(network: SRNetwork, dtype: torch.dtype) -> tuple[SRNetwork, bool]:
     plain = copy.deepcopy(network).to(dtype)
     try:
         careful = _careful(network, plain, dtype)
-        kept = careful is not None and _is_as_good(network, careful, plain, dtype)
+        if careful is not None and _is_as_good(network, careful, plain, dtype):
+            return careful, True
     except torch.OutOfMemoryError:
         raise
     except _REFUSALS:
-        return plain, False
-    return (careful, True) if careful is not None and kept else (plain, False)
+        pass
+    return plain, False
 
 
 def _careful(network: SRNetwork, plain: SRNetwork, dtype: torch.dtype) -> SRNetwork | None:
     """``plain`` with a first convolution that takes both halves; None where there is no such place."""
-    calls = _calls(network)
-    first = next((i for i, name in enumerate(calls) if isinstance(_layer(network, name), nn.Conv2d | nn.Conv3d)), None)
+    calls, layer = _calls(network), network.get_submodule
+    first = next((i for i, name in enumerate(calls) if isinstance(layer(name), nn.Conv2d | nn.Conv3d)), None)
     if first is None:
         return None
     entrance = calls[first]
-    before = [name for name in calls[:first] if _tensors(_layer(network, name))]
-    small = all(t.numel() <= _SMALL for name in before for t in _tensors(_layer(network, name)))
-    if not small or {entrance, *before} & {*calls[first + 1 :]} or not _is_plain(_layer(network, entrance)):
+    before = [name for name in calls[:first] if _tensors(layer(name))]
+    small = all(t.numel() <= _SMALL for name in before for t in _tensors(layer(name)))
+    if not small or {entrance, *before} & {*calls[first + 1 :]} or not _is_plain(layer(entrance)):
         return None
     careful = copy.deepcopy(plain)
     for name in before:
-        _put(careful, name, copy.deepcopy(_layer(network, name)))
-    _put(careful, entrance, nn.Sequential(Halves(dtype), _doubled(_layer(careful, entrance))))
+        _put(careful, name, copy.deepcopy(layer(name)))
+    _put(careful, entrance, nn.Sequential(Halves(dtype), _doubled(careful.get_submodule(entrance))))
     return careful
 
 
@@ -103,11 +103,9 @@ def _calls(network: SRNetwork) -> list[str]:
 
 def _patch(network: SRNetwork) -> Tensor:
     """Random values of the network's own range."""
-    spec = network.spec
-    size = max(_PATCH, *spec.minimum, *spec.alignment)
-    patch = torch.rand(1, spec.in_channels, *[size] * spec.ndim, generator=torch.Generator().manual_seed(0))
+    patch = torch.rand(network.spec.small_shape, generator=torch.Generator().manual_seed(0))
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    return (patch * (spec.value_range or 1)).to(device)
+    return (patch * (network.spec.value_range or 1)).to(device)
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -116,10 +114,6 @@ def _is_plain(layer: nn.Module) -> bool:
     if hooked or not isinstance(layer, nn.Conv2d | nn.Conv3d):
         return False
     return type(layer) in (nn.Conv2d, nn.Conv3d) and layer.groups == 1
-
-
-def _layer(network: nn.Module, name: str) -> nn.Module:
-    return network.get_submodule(name)
 
 
 def _tensors(layer: nn.Module) -> list[Tensor]:

@@ -80,9 +80,7 @@ def activation_load(network: SRNetwork) -> tuple[float, float]:
 
 
 def _measured_load(network: SRNetwork) -> tuple[float, float]:
-    spec = network.spec
-    size = max(8, *spec.minimum, *spec.alignment)
-    patch = torch.zeros(1, spec.in_channels, *[size] * spec.ndim)
+    patch = torch.zeros(network.spec.small_shape)
     widest, total = 0, 0
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -100,7 +98,7 @@ def _measured_load(network: SRNetwork) -> tuple[float, float]:
     finally:
         for hook in hooks:
             hook.remove()
-    pixels = size**spec.ndim
+    pixels = math.prod(patch.shape[2:])
     return max(widest, 2 * out.numel()) / pixels, max(total, out.numel()) / pixels
 
 

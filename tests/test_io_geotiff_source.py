@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,10 @@ def test_the_block_cache_holds_a_row_of_blocks_of_a_wide_scene(
     open_raster(one)
     with gdal_environment(one):
         assert getenv()["GDAL_CACHEMAX"] == row * 3 // 2
-    open_mosaic([one, other])  # the same place: their bands are stacked
+    stack = open_mosaic([one, other])  # the same place: their bands are stacked
+    assert cache.size == 2 * row * 3 // 2
+    monkeypatch.setattr(cache, "size", 1000)
+    pickle.loads(pickle.dumps(stack.source))  # as a worker of a cluster gets it
     assert cache.size == 2 * row * 3 // 2
     size, left, top = NORTH_UP.a, NORTH_UP.c, NORTH_UP.f
     places = [Affine(size, 0, left + size * x, 0, -size, top - size * y) for x, y in ((130, 0), (260, 0), (0, 70))]

@@ -179,15 +179,27 @@ def _row_bytes(source: BlockSource) -> int:
     return int(getattr(source, "row_bytes", 0))
 
 
+class _SeveralFiles:
+    """Sources that are read side by side, so that GDAL keeps a row of blocks of each."""
+
+    def __post_init__(self) -> None:
+        BLOCK_CACHE.hold(self.row_bytes)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @property
+    def row_bytes(self) -> int:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class _Stack:
+class _Stack(_SeveralFiles):
     """Channels of several sources of one shape, one after the other."""
 
     sources: tuple[BlockSource, ...]
     dtype: np.dtype[Any]
-
-    def __post_init__(self) -> None:
-        BLOCK_CACHE.hold(self.row_bytes)
 
     @property
     def row_bytes(self) -> int:
@@ -223,15 +235,12 @@ class _Stack:
 
 
 @dataclass(frozen=True)
-class _Mosaic:
+class _Mosaic(_SeveralFiles):
     """Sources of the same channels at whole-pixel places ``(row, column)`` of a greater image."""
 
     sources: tuple[BlockSource, ...]
     places: tuple[tuple[int, int], ...]
     size: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        BLOCK_CACHE.hold(self.row_bytes)
 
     @property
     def row_bytes(self) -> int:

@@ -111,6 +111,11 @@ class NetworkSpec:
         return len(self.axes)
 
     @property
+    def small_shape(self) -> tuple[int, ...]:
+        """``(1, c, [z,] y, x)`` of a small input that it takes, to try something on."""
+        return (1, self.in_channels, *[max(8, *self.minimum, *self.alignment)] * self.ndim)
+
+    @property
     def scale_by_axis(self) -> dict[str, int]:
         """Factor per axis by name."""
         return dict(zip(self.axes, self.scale, strict=True))
