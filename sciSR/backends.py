@@ -11,9 +11,10 @@ import ctypes
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,6 @@ __all__ = [
     "Precision",
     "Runner",
     "RunnerPool",
-    "core_count",
     "frozen",
     "give_back_device_memory",
     "give_back_large_blocks",
@@ -68,11 +68,6 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device: {device!r} is not here; torch sees {torch.cuda.device_count()} CUDA device(s)")
     return chosen
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def give_back_memory() -> None:
@@ -158,13 +153,24 @@ class Runner:
         x = torch.from_numpy(values)
         try:
             with torch.inference_mode():
-                if self.device.type != "cuda":
-                    return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
-                with torch.cuda.stream(_own_stream(self.device)), _WITHOUT_TF32:
-                    fine = self.forward(x.pin_memory().to(self.device, non_blocking=True))
-                    return fine.to("cpu", torch.float32).numpy()
+                if self.device.type == "cpu":
+                    return self.forward(x).to(torch.float32).numpy()
+                return self._on_device(x)
         except torch.OutOfMemoryError as error:
             raise ResourceError(f"the device {self.device} ran out of memory on a tile of {values.shape}") from error
+
+    def _on_device(self, x: Tensor) -> NDArray[np.float32]:
+        """Through page-locked memory where the device has it, two calls at a time, so that transfers cost no time."""
+        if self.device.type != "cuda":
+            with _turn(self.device):
+                return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
+        x = x.pin_memory()
+        with _turn(self.device) as stream, torch.cuda.stream(stream), _WITHOUT_TF32:
+            fine = self.forward(x.to(self.device, non_blocking=True))
+            there = torch.empty(fine.shape, dtype=torch.float32, pin_memory=True)
+            there.copy_(fine, non_blocking=True)
+            torch.cuda.current_stream(self.device).synchronize()
+        return there.numpy()
 
     def forward(self, x: Tensor) -> Tensor:
         """The same on a tensor that lies on the device already."""
@@ -207,7 +213,7 @@ class RunnerPool:
     def __init__(self, runners: Sequence[Runner]) -> None:
         self.runners = tuple(runners)
         self._free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for runner in self.runners:
+        for runner in self.runners * _AT_A_TIME:
             self._free.put(runner)
 
     @property
@@ -269,15 +275,32 @@ class _WithoutTF32:
 
 
 _WITHOUT_TF32 = _WithoutTF32()
-_streams = threading.local()
+_AT_A_TIME = 2
+_MAKING = threading.Lock()
 
 
-def _own_stream(device: torch.device) -> torch.cuda.Stream:
-    """This thread's CUDA stream, so that one tile's transfer runs beside another's convolutions."""
-    by_device: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("by_device", {})
-    if device not in by_device:
-        by_device[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return by_device[device]
+@contextmanager
+def _turn(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
+    """One of the two places of a device, with its CUDA stream; None elsewhere. Waits until one is free.
+
+    Memory on a device is kept by stream, so there are no more streams than calls at a time.
+    """
+    with _MAKING:
+        places = _places(os.getpid(), device)
+    stream = places.get()
+    try:
+        yield stream
+    finally:
+        places.put(stream)
+
+
+@cache
+def _places(process: int, device: torch.device) -> queue.SimpleQueue[torch.cuda.Stream | None]:
+    """The places of a device in this process."""
+    places: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
+    for _ in range(_AT_A_TIME):
+        places.put(torch.cuda.Stream(device) if device.type == "cuda" else None)  # type: ignore[no-untyped-call]
+    return places
 
 
 def prepare(network: SRNetwork, device: torch.device, precision: Precision, *, compiled: bool = False) -> Runner:
@@ -300,6 +323,8 @@ def prepare(network: SRNetwork, device: torch.device, precision: Precision, *, c
         low, rounds = lowered(full, _DTYPES[precision])
         takes = torch.float32 if rounds else _DTYPES[precision]
         runner = replace(runner, low=_laid_out(low), takes=takes)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # the streams that calls run on do not wait for this one
     if not compiled:
         return runner
     return replace(runner, backend="compile", compiled=torch.compile(runner.residual_network.residual, dynamic=False))

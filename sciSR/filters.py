@@ -25,6 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sciSR.pipeline import core_count
+
 __all__ = [
     "Addresses",
     "AnyConv",
@@ -273,7 +275,7 @@ def _shared(run: Callable[[int, int], None], total: int, work: int, threads: int
 @cache
 def _helpers(process: int) -> ThreadPoolExecutor:
     """Threads of this process; a forked child has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sciSR-filter")
+    return ThreadPoolExecutor(core_count(), thread_name_prefix="sciSR-filter")
 
 
 def _space(name: str, size: int) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sciSR import __version__
-from sciSR.backends import Precision, Runner, RunnerPool, core_count, has_fast_bfloat16, pick_devices, prepare
+from sciSR.backends import Precision, Runner, RunnerPool, has_fast_bfloat16, pick_devices, prepare
 from sciSR.classical import CLASSICAL, build_classical
 from sciSR.degradation import Sensor
 from sciSR.derived import RecordedSource
@@ -25,6 +25,7 @@ from sciSR.networks import load_network
 from sciSR.networks.spec import SRNetwork, model_name
 from sciSR.normalization import Normalization
 from sciSR.openvino_backend import prepare_openvino
+from sciSR.pipeline import core_count
 from sciSR.plans import Target, factors, find_target, plan_tiles, twice, wanted_grid
 from sciSR.precision import calibration_patches, check_precision
 from sciSR.raster import Channel, Raster
@@ -234,7 +235,7 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
         "exact": settings.exact,
         "normalization": recipe.to_dict(),
     }
-    workers = settings.workers or len(devices) * worker_count(devices[0], plan)
+    workers = settings.workers or worker_count(devices[0], plan, len(devices))
     job, facts["precision_check"] = _lowered(job, network, settings, devices, workers)
     if kind == "device":
         job = replace(job, plan=fitting_plan(job))

@@ -42,17 +42,24 @@ class IntensityMap:
         """Normalised float32 values; the subtraction is done in float64 for types wider than float32 holds."""
         work = values.astype(work_dtype(values.dtype), copy=False)
         center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
-        normal: NDArray[np.float32] = ((work - center) / scale).astype(np.float32)
-        return normal
+        normal: NDArray[Any] = np.asarray(work - center)
+        normal /= scale
+        return normal.astype(np.float32, copy=False)
 
     def invert(
-        self, values: NDArray[np.float32], channel_axis: int | None = None, dtype: Any = np.float32
+        self,
+        values: NDArray[np.float32],
+        channel_axis: int | None = None,
+        dtype: Any = np.float32,
+        *,
+        in_place: bool = False,
     ) -> NDArray[Any]:
-        """Physical values in ``dtype`` (float32 or float64)."""
-        work = values.astype(dtype, copy=False)
+        """Physical values in ``dtype`` (float32 or float64); where they fit in the array that came if ``in_place``."""
+        work = values.astype(dtype, copy=not in_place)
         center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
-        physical: NDArray[Any] = work * scale + center
-        return physical if self.floor is None else np.maximum(physical, physical.dtype.type(self.floor))
+        work *= scale
+        work += center
+        return work if self.floor is None else np.maximum(work, work.dtype.type(self.floor), out=work)
 
     def channel(self, number: int) -> IntensityMap:
         """The map of one channel."""

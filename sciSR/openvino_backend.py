@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sciSR.backends import core_count, prepare
+from sciSR.backends import prepare
 from sciSR.errors import InputError
 from sciSR.networks.blocks import pad_to_multiple
 from sciSR.networks.spec import SRNetwork
+from sciSR.pipeline import core_count
 
 __all__ = ["OpenVinoRunner", "prepare_openvino"]
 

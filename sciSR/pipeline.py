@@ -1,8 +1,9 @@
-"""Work done ahead in the background, with a bound on how far ahead."""
+"""Work in the background, with a bound on how much of it is under way."""
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -10,10 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["Turns", "read_ahead"]
+__all__ = ["Lanes", "Turns", "core_count", "read_ahead"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_ahead(
@@ -108,3 +114,56 @@ class Turns:
     def _count(self, jobs: int) -> None:
         with self._changed:
             self._busy += jobs
+
+
+class Lanes:
+    """Jobs in the background: those of one lane one after the other, those of different lanes side by side.
+
+    Args:
+        count: lanes.
+        depth: batches of jobs that may be under way; whoever adds one more waits.
+
+    Example:
+        >>> lanes, seen = Lanes(2, depth=1), []
+        >>> lanes.add([(0, lambda: seen.append("a")), (2, lambda: seen.append("b"))])
+        >>> lanes.finish()
+        >>> seen
+        ['a', 'b']
+    """
+
+    def __init__(self, count: int, depth: int) -> None:
+        self._pools = [ThreadPoolExecutor(1) for _ in range(count)]
+        self._depth = depth
+        self._under_way: deque[list[Future[None]]] = deque()
+        self._error: BaseException | None = None
+
+    def add(self, jobs: Iterable[tuple[int, Callable[[], object]]]) -> None:
+        """Begin a batch of jobs, each with the number of its lane, counted round; raises what an earlier one raised."""
+        while len(self._under_way) >= self._depth:
+            self._wait()
+        self._under_way.append([self._pools[lane % len(self._pools)].submit(self._run, job) for lane, job in jobs])
+
+    def finish(self) -> None:
+        """Wait for all jobs; raises what one of them raised."""
+        while self._under_way:
+            self._wait()
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin no more jobs, and wait for those that are under way."""
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
+    def _run(self, job: Callable[[], object]) -> None:
+        if self._error is not None:  # nobody wants the rest
+            return
+        try:
+            job()
+        except BaseException as error:
+            self._error = self._error or error
+
+    def _wait(self) -> None:
+        for job in self._under_way.popleft():
+            job.result()
+        if self._error is not None:
+            raise self._error

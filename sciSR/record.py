@@ -22,6 +22,7 @@ from typing import Any
 from sciSR import __version__
 from sciSR.errors import ConfigError, InputError, MissingFileError
 from sciSR.files import check_free, whole_file
+from sciSR.pipeline import core_count
 
 __all__ = [
     "FileFact",
@@ -232,7 +233,7 @@ def machine_facts() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": core_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

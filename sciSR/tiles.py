@@ -20,20 +20,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciSR.backends import Runner, RunnerPool, core_count, give_back_device_memory
+from sciSR.backends import Runner, RunnerPool, give_back_device_memory
 from sciSR.encoding import work_dtype
 from sciSR.errors import ResourceError
 from sciSR.filling import fill_invalid
 from sciSR.journal import part_windows
 from sciSR.normalization import IntensityMap
 from sciSR.openvino_backend import OpenVinoRunner
-from sciSR.pipeline import read_ahead
+from sciSR.pipeline import core_count, read_ahead
 from sciSR.raster import Block, Raster, Window, gathered
 from sciSR.tiling import Tile, TilePlan
 
 __all__ = ["TileJob", "UpscaledSource", "fitting_plan", "worker_count"]
 
 _SMALLEST_TILE = 16
+_MOST_FOR_A_DEVICE = 8
 _KEPT = 4
 """Tiles that stay in memory for the next window."""
 _COUNTING = threading.Lock()
@@ -154,9 +155,9 @@ class TileJob:
     def finish(
         self, refined: NDArray[np.float32], valid: NDArray[Any] | None, holes: bool, tile: Tile, time: int | None
     ) -> Block:
-        """Physical values of the core from normalised values ``(c, spatial…)`` of the read window."""
+        """Physical values of the core from normalised values ``(c, spatial…)`` of the read window, in their place."""
         core = refined[(slice(None), *tile.keep)]
-        values = self.intensity.invert(core, 0, work_dtype(self.raster.dtype))
+        values = self.intensity.invert(core, 0, work_dtype(self.raster.dtype), in_place=True)
         shape = tuple(w.stop - w.start for w in self.lead(time, self.out_channels)) + values.shape[1:]
         if not holes or valid is None or valid.all():
             return Block(values.reshape(shape), None)
@@ -386,8 +387,12 @@ def _halved(sizes: tuple[int, ...], alignment: tuple[int, ...]) -> tuple[int, ..
     )
 
 
-def worker_count(device: torch.device, plan: TilePlan) -> int:
-    """Tiles worked on at once: on a CPU one per core as far as there are tiles; on a device two, to hide transfers."""
+def worker_count(device: torch.device, plan: TilePlan, devices: int = 1) -> int:
+    """Tiles worked on at once: one per core as far as there are tiles; for each device at least two, at most eight.
+
+    A device takes two of them at a time. The others are read and made ready, or become physical values again, which
+    for a small network takes a core many times as long as the device needs.
+    """
     if device.type != "cpu":
-        return 2
+        return max(2 * devices, min(_MOST_FOR_A_DEVICE * devices, core_count(), len(plan)))
     return max(1, min(core_count(), len(plan)))

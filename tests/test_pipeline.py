@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from sciSR.pipeline import Turns, read_ahead
+from sciSR.pipeline import Lanes, Turns, read_ahead
 
 
 def test_read_ahead_keeps_order_and_pairs() -> None:
@@ -98,3 +99,61 @@ def test_jobs_that_wait_end_when_nobody_wants_them() -> None:
         turns.stop()
         with pytest.raises(RuntimeError, match="nobody wants"):
             waiting.result(5)
+
+
+def test_lanes_keep_the_order_of_each_and_run_side_by_side() -> None:
+    lanes = Lanes(2, depth=3)
+    seen: list[tuple[int, int]] = []
+    meet = threading.Barrier(2, timeout=10)  # passed only where two lanes are under way at once
+
+    def note(lane: int, batch: int) -> None:
+        meet.wait()
+        seen.append((lane, batch))
+
+    for batch in range(3):
+        lanes.add([(lane, partial(note, lane, batch)) for lane in (0, 3)])
+    lanes.finish()
+    for lane in (0, 3):
+        assert [batch for at, batch in seen if at == lane] == [0, 1, 2]
+
+
+def test_lanes_take_no_more_than_asked() -> None:
+    go = threading.Event()
+    lanes = Lanes(1, depth=2)
+    lanes.add([(0, partial(go.wait, 10))])
+    lanes.add([(0, partial(go.wait, 10))])
+    third = threading.Thread(target=lambda: lanes.add([(0, go.is_set)]))
+    third.start()
+    third.join(0.1)
+    assert third.is_alive()
+    go.set()
+    third.join(10)
+    assert not third.is_alive()
+    lanes.finish()
+
+
+def test_lanes_hand_over_the_first_error_and_begin_nothing_after_it() -> None:
+    lanes = Lanes(1, depth=9)
+    seen: list[str] = []
+    lanes.add([(0, lambda: 1 / 0), (0, partial(seen.append, "after"))])
+    with pytest.raises(ZeroDivisionError):
+        lanes.finish()
+    lanes.stop()
+    lanes.stop()
+    assert seen == []
+
+
+def test_lanes_that_are_stopped_wait_for_what_is_under_way() -> None:
+    begun = threading.Event()
+    seen: list[str] = []
+    lanes = Lanes(1, depth=9)
+
+    def slowly() -> None:
+        begun.set()
+        time.sleep(0.05)
+        seen.append("first")
+
+    lanes.add([(0, slowly), (0, partial(seen.append, "second"))])
+    begun.wait(10)
+    lanes.stop()
+    assert seen == ["first"]

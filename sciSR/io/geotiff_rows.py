@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 from uuid import uuid4
@@ -28,6 +29,7 @@ from sciSR.io.geotiff_layout import BlockTable, block_tables, check_whole
 from sciSR.io.geotiff_plan import Plan
 from sciSR.io.geotiff_source import gdal_environment
 from sciSR.io.geotiff_write import TileWriter, begin_file, draft_path, finish_file, stored_block, tile_shape
+from sciSR.pipeline import Lanes, core_count
 from sciSR.raster import Block, Window
 
 __all__ = ["GeoTiffWriter", "RowsWriter", "begin_rows", "complete_rows"]
@@ -35,6 +37,9 @@ __all__ = ["GeoTiffWriter", "RowsWriter", "begin_rows", "complete_rows"]
 _LAYOUT = ("driver", "dtype", "nbits", "interleave", "tiled", "blockysize", "blockxsize", "bigtiff")
 _CODEC = ("compress", "predictor", "zlevel", "zstd_level", "num_threads")
 """The creation options that decide how a block is stored; the others are tags of the whole file."""
+_MOST_THREADS = 8
+_DEPTH = 2
+"""Blocks that may wait to be encoded: enough for no lane to wait for the next, little beside what computes them."""
 
 
 def begin_rows(plan: Plan, path: Path) -> None:
@@ -46,8 +51,25 @@ def begin_rows(plan: Plan, path: Path) -> None:
     (folder / "trial.tif").unlink()
 
 
+@dataclass
+class _Row:
+    """A row of blocks in the making.
+
+    Attributes:
+        tiles: its file.
+        parts: values that are no whole block yet.
+        missing: blocks that are not in the file yet.
+    """
+
+    tiles: TileWriter
+    parts: ChunkAssembler
+    missing: int
+
+
 class RowsWriter:
     """A writer for whole rows of blocks of a file that is begun; blocks come in any order, each value once.
+
+    Values are encoded in threads, and rows written side by side, as each has a file of its own.
 
     Args:
         plan: of the whole file.
@@ -61,45 +83,62 @@ class RowsWriter:
         self._plan = plan
         self._folder = _folder(path)
         self._own = uuid4().hex  # nobody else's name, as two may write the same row
-        self._parts = ChunkAssembler(plan.shape, self.chunks, np.dtype(plan.encoding.dtype))
-        self._rows: dict[int, TileWriter] = {}
-        self._missing: Counter[int] = Counter()
-        self._resources = ExitStack()
-        self._resources.enter_context(gdal_environment(str(path)))
+        self._rows: dict[int, _Row] = {}
+        threads = min(_MOST_THREADS, core_count())
+        self._encoders = ThreadPoolExecutor(threads)
+        self._lanes = Lanes(threads, _DEPTH)
 
     def write(self, window: Window, block: Block) -> None:
         """Take the values of ``window``."""
-        for whole, chunk in self._parts.add(*stored_block(self._plan, window, block)):
-            number = whole[1].start // self.chunks[1]
-            if number not in self._rows:
-                self._rows[number] = self._begin(number, whole[1])
-            self._rows[number].put(whole, chunk)
-            self._missing[number] -= 1
-            if self._missing[number] == 0:
-                self._rows[number].finish()
-                self._keep(number)
-                del self._rows[number]
+        *lead, rows, columns = window
+        high = self.chunks[1]
+        jobs = []
+        for number in range(rows.start // high, -(-rows.stop // high)):
+            own = slice(max(rows.start, number * high), min(rows.stop, (number + 1) * high))
+            inside = (..., slice(own.start - rows.start, own.stop - rows.start), slice(None))
+            part = Block(block.values[inside], None if block.valid is None else block.valid[inside])
+            stored = self._encoders.submit(stored_block, self._plan, (*lead, own, columns), part)
+            jobs.append((number, partial(self._put, number, stored)))
+        self._lanes.add(jobs)
 
     def finish(self) -> None:
-        """Check that all rows that were begun are whole."""
-        self._parts.close()
+        """Bring all to disk, and check that all rows that were begun are whole."""
+        self._lanes.finish()
+        self._encoders.shutdown()
         if self._rows:
             raise RunError(f"{self._plan.name}: row {min(self._rows)} of blocks came in part; a defect of the source")
-        self._resources.close()
 
     def abort(self) -> None:
         """Release the rows that are not whole."""
-        with self._resources, ExitStack() as rows:
+        self._lanes.stop()
+        self._encoders.shutdown(cancel_futures=True)
+        with ExitStack() as rows:
             for number, row in self._rows.items():
                 rows.callback(self._partial(number).unlink, missing_ok=True)
-                rows.callback(row.close)
+                rows.callback(row.tiles.close)
 
-    def _begin(self, number: int, rows: slice) -> TileWriter:
+    def _put(self, number: int, stored: Future[tuple[Window, Block]]) -> None:
+        """Write what lies in one row of blocks; one call at a time for each row."""
+        with gdal_environment(str(self._folder)):
+            row = self._rows.get(number) or self._begin(number)
+            for whole, chunk in row.parts.add(*stored.result()):
+                row.tiles.put(whole, chunk)
+                row.missing -= 1
+            if row.missing == 0:
+                row.tiles.finish()
+                self._keep(number)
+                del self._rows[number]
+
+    def _begin(self, number: int) -> _Row:
         """A file for one row of blocks."""
+        _, height, width = self._plan.shape
+        first = number * self.chunks[1]
         profile = {key: value for key, value in self._plan.options.items() if key in (*_LAYOUT, *_CODEC)}
-        profile |= {"count": self._plan.count, "height": rows.stop - rows.start, "width": self._plan.shape[2]}
-        self._missing[number] = -(-self._plan.shape[2] // self.chunks[2])
-        return TileWriter.start(self._plan, create_dataset(str(self._partial(number)), **profile), rows.start)
+        profile |= {"count": self._plan.count, "height": min(self.chunks[1], height - first), "width": width}
+        tiles = TileWriter.start(self._plan, create_dataset(str(self._partial(number)), **profile), first)
+        parts = ChunkAssembler(self._plan.shape, self.chunks, np.dtype(self._plan.encoding.dtype))
+        self._rows[number] = _Row(tiles, parts, -(-width // self.chunks[2]))
+        return self._rows[number]
 
     def _keep(self, number: int) -> None:
         """Give the file of a row its name."""

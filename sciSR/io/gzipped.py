@@ -8,7 +8,6 @@ alone: not on the number of threads, nor on how the data came, and they hold no 
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 from collections import OrderedDict, deque
@@ -22,6 +21,7 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from sciSR.errors import FormatError
+from sciSR.pipeline import core_count
 
 __all__ = [
     "DAMAGED",
@@ -112,7 +112,7 @@ class _DeflateSink:
     _first_check: int
 
     def __init__(self, path: Path, *, threads: int | None = None, append: bool = False) -> None:
-        count = threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        count = threads or min(8, core_count())
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="sciSR-gzip")
         self._room = 2 * count
         self._queue: deque[Future[bytes]] = deque()
