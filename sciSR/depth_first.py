@@ -22,7 +22,7 @@ from sciSR.filter_rows import FilterRows, SummedRows
 from sciSR.filters import AnyConv, FewFilter, Filter, TileFilter, is_few, is_tiled
 from sciSR.low_precision import Halves
 from sciSR.networks.attention import ChannelAttention
-from sciSR.networks.blocks import crop_to, pad_to_multiple
+from sciSR.networks.borders import crop_to, pad_to_multiple
 from sciSR.networks.shuffle import PixelShuffle
 from sciSR.networks.spec import NetworkSpec, SRNetwork
 from sciSR.networks.upsamplers import CubicUpsampling

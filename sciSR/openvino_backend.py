@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sciSR.backends import prepare
 from sciSR.errors import InputError
-from sciSR.networks.blocks import pad_to_multiple
+from sciSR.networks.borders import pad_to_multiple
 from sciSR.networks.spec import SRNetwork
 from sciSR.pipeline import core_count
 

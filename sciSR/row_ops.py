@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from sciSR.errors import RunError
-from sciSR.networks.blocks import pad_to_multiple
+from sciSR.networks.borders import pad_to_multiple
 from sciSR.networks.upsamplers import CubicUpsampling
 
 __all__ = [

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sciSR.networks.blocks import MeanShift, pad_to_multiple
+from sciSR.networks.blocks import MeanShift
+from sciSR.networks.borders import pad_to_multiple
 from sciSR.networks.shuffle import icnr_, pixel_shuffle_nd, pixel_unshuffle_nd, stages
 from sciSR.networks.spec import whole_scale
 from sciSR.networks.upsamplers import SubpixelUpsampler, transposed_convolution

@@ -196,6 +196,11 @@ def test_start_up_takes_less_than_half_a_second(arguments: tuple[str, ...]) -> N
             "import sciSR.errors, sciSR.grid, sciSR.tiling, sciSR.raster, sciSR.encoding, sciSR.io, sciSR.config",
             "torch monai scipy nibabel rasterio xarray dask matplotlib",
         ),
+        (
+            "import numpy, sciSR; r = sciSR.Raster.from_array(numpy.ones((1, 8, 8)), affine=numpy.eye(3), axes='cyx');"
+            "[sciSR.upscale(r, method, scale=2).read() for method in ('cubic', 'ibp')]",
+            "monai",
+        ),
     ],
 )
 def test_light_rooms_load_nothing_heavy(code: str, forbidden: str) -> None:

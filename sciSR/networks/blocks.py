@@ -6,20 +6,21 @@ No block normalises: batch and instance norm lose the absolute intensities and b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from monai.networks.blocks.convolutions import Convolution
 from torch import Tensor, nn
 
 from sciSR.networks.shuffle import PixelShuffle
+
+if TYPE_CHECKING:
+    from monai.networks.blocks.convolutions import Convolution
 
 __all__ = [
     "MeanShift",
     "PixelShuffle",
     "ResidualBlock",
     "convolution",
-    "crop_to",
-    "pad_to_multiple",
     "zero_",
 ]
 
@@ -35,6 +36,10 @@ def convolution(
     bias: bool = True,
 ) -> Convolution:
     """A convolution padded with zeros to keep the size (divided by ``stride``), without norm or activation."""
+    from monai.networks.blocks.convolutions import (
+        Convolution,  # MONAI takes seconds to load; classical methods do without
+    )
+
     return Convolution(
         spatial_dims=ndim,
         in_channels=in_channels,
@@ -46,28 +51,6 @@ def convolution(
         norm=None,
         conv_only=True,
     )
-
-
-def crop_to(fine: Tensor, x: Tensor, scale: Sequence[int]) -> Tensor:
-    """The part of ``fine``, refined by ``scale``, that lies in the image ``x`` before its far edges were padded."""
-    for dim, s in enumerate(scale):
-        fine = fine.narrow(dim + 2, 0, x.shape[dim + 2] * s)
-    return fine
-
-
-def pad_to_multiple(x: Tensor, multiple: int, first: int = 2) -> Tensor:
-    """``x`` with its far edges mirrored (edge pixel not repeated) up to a multiple of pixels, axes from ``first`` on.
-
-    Any size will do: an image smaller than what is added is mirrored again and again.
-    """
-    for dim in range(first, x.dim()):
-        n = x.shape[dim]
-        extra = -n % multiple
-        if extra:
-            period = max(1, 2 * n - 2)
-            rows = [min(k % period, period - k % period) for k in range(n, n + extra)]
-            x = torch.cat([x, x.index_select(dim, torch.tensor(rows, device=x.device))], dim)
-    return x
 
 
 def zero_(layer: nn.Module) -> nn.Module:

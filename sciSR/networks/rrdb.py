@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sciSR.errors import InputError
 from sciSR.networks import receptive
-from sciSR.networks.blocks import convolution, pad_to_multiple, zero_
+from sciSR.networks.blocks import convolution, zero_
+from sciSR.networks.borders import pad_to_multiple
 from sciSR.networks.family import AnySkip, Family, Scale
 from sciSR.networks.receptive import Reach
 from sciSR.networks.shuffle import PixelUnshuffle

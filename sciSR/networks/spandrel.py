@@ -68,7 +68,7 @@ class SpandrelNetwork(SRNetwork):
 
     def residual(self, x: Tensor) -> Tensor:
         """Everything; there is no classical part."""
-        from sciSR.networks.blocks import pad_to_multiple
+        from sciSR.networks.borders import pad_to_multiple
 
         multiple = self.least if min(x.shape[2:]) < self.least else self.step
         fine: Tensor = self.model(pad_to_multiple(x, multiple))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sciSR.errors import InputError
 from sciSR.networks import receptive
-from sciSR.networks.blocks import MeanShift, convolution, pad_to_multiple, zero_
+from sciSR.networks.blocks import MeanShift, convolution, zero_
+from sciSR.networks.borders import pad_to_multiple
 from sciSR.networks.family import AnySkip, Family, Scale
 from sciSR.networks.receptive import Reach
 from sciSR.networks.shuffle import PixelShuffle, icnr_

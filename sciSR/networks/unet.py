@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from sciSR.networks import receptive
-from sciSR.networks.blocks import convolution, crop_to, pad_to_multiple, zero_
+from sciSR.networks.blocks import convolution, zero_
+from sciSR.networks.borders import crop_to, pad_to_multiple
 from sciSR.networks.family import AnySkip, Family, Scale
 from sciSR.networks.receptive import Reach
 from sciSR.networks.shuffle import stages

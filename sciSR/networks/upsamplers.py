@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from sciSR.networks import receptive
@@ -101,6 +100,8 @@ def upsampler_path(scale: Sequence[int], axis: int, *, kernel: int = 3, late: bo
 
 def transposed_convolution(ndim: int, in_channels: int, out_channels: int, factors: Sequence[int]) -> nn.Module:
     """A centred transposed convolution that refines by ``factors``, which divide its kernel: no checkerboard."""
+    from monai.networks.layers.factories import Conv
+
     kernel = [_transposed_kernel(f) for f in factors]
     layer: nn.Module = Conv[Conv.CONVTRANS, ndim](
         in_channels,
