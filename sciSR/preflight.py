@@ -46,7 +46,6 @@ from sciSR.steps import (
     open_input,
     refined,
 )
-from sciSR.trainer import references
 
 __all__ = ["Outlook", "Preflight", "check_workflow"]
 
@@ -172,6 +171,8 @@ def _check_baseline(name: str) -> None:
 
 
 def _training_checks(section: TrainSection) -> Iterator[Callable[[], object]]:
+    from sciSR.trainer import references  # takes seconds to load, and few workflows train
+
     yield partial(pick_devices, section.device)
     if section.sensor is not None:
         yield partial(load_sensor, section.sensor)

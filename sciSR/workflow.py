@@ -43,7 +43,6 @@ from sciSR.steps import (
     refined,
     resolved,
 )
-from sciSR.trainer import train_network
 
 __all__ = ["Done", "Outcome", "run_workflow"]
 
@@ -202,6 +201,8 @@ class _Run:
         self.watcher.problem(text if job.input in text or Path(job.input).name in text else f"{job.input}: {text}")
 
     def _train(self) -> Path:
+        from sciSR.trainer import train_network  # takes seconds to load, and few workflows train
+
         section = self.workflow.train
         assert section is not None
         source = None if section.references else self.workflow.input

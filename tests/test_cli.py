@@ -131,6 +131,15 @@ def test_info_and_the_check_of_a_file_load_no_torch(volume: Path, scene: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_classical_methods_load_no_monai(scene: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from sciSR.cli import main; code = main(sys.argv[1:]);"
+        "assert 'monai' not in sys.modules; sys.exit(code)"
+    )
+    done = python("-c", code, "upscale", str(scene), "-o", str(tmp_path / "x.tif"), "--model", "ibp")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_module_is_the_command() -> None:
     done = python("-m", "sciSR", "--version")
     assert (done.returncode, done.stdout) == (0, f"scisr {__version__}\n")
