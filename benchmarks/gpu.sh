@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, on a machine that has one and nothing else: correctness, the shipped weights, the figures.
 #
-#   benchmarks/gpu/prepare.sh                    here, where there is a network: fills .whl and .gpu
-#   benchmarks/gpu.sh                            there: check (at most 2.5 minutes), train (19), bench (5)
+#   benchmarks/gpu/prepare.sh                    here, where there is a network: fills .whl, .rio and .gpu
+#   benchmarks/gpu.sh                            there: check (at most 2.5 minutes), train (18), bench (7)
 #   benchmarks/gpu.sh check bench                some of it
 #   MINUTES=8 benchmarks/gpu.sh train mri-x2 mri-z4    two of the networks in 8 minutes, all told
 #   benchmarks/gpu.sh --cpu-dry                  the whole script in small on a CPU, to see that it works: four minutes of a core
 #
-# MINUTES is what the networks that are named may take together, reading and scoring included (17 where it is not set).
-# Where one command may take ten minutes, as on a lent machine, split it:
-#   benchmarks/gpu.sh check; MINUTES=8.5 benchmarks/gpu.sh train mri-x2 mri-z4; … train ct-x2 s2-x2; … bench
+# MINUTES is what the networks that are named may take together, reading and scoring included (16 where it is not set).
+# Where one command may take ten minutes and 64 MiB travel, as on a lent machine, split it (prepare.sh says what to carry):
+#   benchmarks/gpu.sh check bench; MINUTES=8 benchmarks/gpu.sh train mri-x2 mri-z4; MINUTES=8 … train ct-x2 s2-x2
 # Results lie in $OUT (out/gpu where it is not set): weights, records, curves, REPORT.md, and all of them in results.tar.
 # What takes longer than its time is ended; what follows is still done, and the script says so and fails at its end.
 set -euo pipefail
@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 export PYTHONUNBUFFERED=1
 python="${PYTHON:-python3}"
 out="${OUT:-out/gpu}"
-minutes="${MINUTES:-17}"
+minutes="${MINUTES:-16}"
 device=cuda
 dry=()
 if [[ "${1:-}" == --cpu-dry ]]; then
@@ -26,8 +26,10 @@ if [[ "${1:-}" == --cpu-dry ]]; then
   dry=(--dry)
 elif compgen -G ".whl/*.whl" >/dev/null; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
+  [[ ! -e .rio/site.tar.xz ]] || "$python" -m tarfile -e .rio/site.tar.xz /tmp/site
   export PYTHONPATH=/tmp/site
 fi
+[[ -e .gpu/manifest.json ]] || { echo "no .gpu here: run benchmarks/gpu/prepare.sh where there is a network" >&2; exit 2; }
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
 failed=()
@@ -62,10 +64,12 @@ for stage in "${stages[@]}"; do
     bench)
       if [[ "$device" == cpu ]]; then
         within 0 "$python" -m benchmarks.gpu.throughput --device cpu --scene 128 --volume 32 --runs 1 --output "$out"
+        within 0 "$python" -m benchmarks.gpu.scene --device cpu --side 256 --part 128 --runs 1 --output "$out"
         within 0 "$python" -m benchmarks.training --device cpu --batch 2 --turns 1 --steps 1 --output "$out/training.md"
       else
-        within 120 "$python" -m benchmarks.gpu.throughput --output "$out"
-        within 180 "$python" -m benchmarks.training --device cuda --batch 64 --turns 3 --steps 30 --workers 8 \
+        within 100 "$python" -m benchmarks.gpu.throughput --output "$out"
+        within 160 "$python" -m benchmarks.gpu.scene --output "$out"
+        within 160 "$python" -m benchmarks.training --device cuda --batch 64 --turns 3 --steps 30 --workers 8 \
           --output "$out/training.md"
       fi
       [[ ! -e "$out/training.md" ]] || cat "$out/training.md" >>"$out/REPORT.md"

@@ -51,7 +51,7 @@ def _upscaling(device: str) -> Iterator[tuple[str, float, float, bool]]:
 
 def _sample(ndim: int, channels: int) -> Raster:
     if ndim == 3:
-        values = pack.load("t1_head_0")[150:200, 150:206, 100:160]
+        values = pack.load("t1_colin27_1mm")[60:110, 80:136, 60:120]
         return Raster.from_array(values, affine=np.eye(4), axes="zyx", name="head")
     values = pack.load("sentinel2_10m_b02b03b04b08")[:channels, 300:396, 300:420]
     names = ("B02", "B03", "B04", "B08")[:channels]

@@ -27,7 +27,7 @@ def main() -> None:
     """Train each, and add a row for each to the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(pack.WEIGHTS))
-    parser.add_argument("--minutes", type=float, default=17.0, help="for all of them")
+    parser.add_argument("--minutes", type=float, default=16.0, help="for all of them")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--output", type=Path, default=pack.ROOT / "out/gpu")
     parser.add_argument("--dry", action="store_true", help="a few small steps on small parts, on the CPU")

@@ -3,8 +3,8 @@
 Every row of blocks is a small GeoTIFF of its own in a folder beside the output, with the compression, predictor and
 layout of the whole. In the end GDAL makes the file with everything but the values, and the blocks of the rows are
 appended to it in order, their places entered into its directories. So the bytes do not depend on who wrote what and
-when. A row is removed once its blocks are in, so no more than one row is on disk twice. A join that was killed goes on
-where it stopped.
+when. A row is removed once its blocks are in, so no more than a few rows are on disk twice. A join that was killed goes
+on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 from uuid import uuid4
 
 import numpy as np
@@ -239,44 +239,64 @@ def _begin_join(plan: Plan, draft: Path, folder: Path) -> _Joined:
 
 
 def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined, resumable: bool) -> _Joined:
-    """Append the rows that are not in the file yet."""
+    """Append the rows that are not in the file yet; several at a time where a kill is the end of it anyway."""
     columns = -(-plan.shape[2] // tile_shape(plan)[2])
     todo = range(joined.rows, _row_count(plan))
-    with draft.open("r+b") as out:
+    with ThreadPoolExecutor(min(_MOST_THREADS, core_count())) as pool, draft.open("r+b") as out:
         out.truncate(joined.end)
         tables = block_tables(out) if todo else ()
+        moves = []
         for number in todo:
             row = _row_path(folder, number)
-            end = joined.end
+            end, pieces = joined.end, []
             with row.open("rb") as file:
                 for target, source in zip(tables, block_tables(file), strict=True):
                     if target is not None and source is not None:
-                        end = _append(out, target, file, source, (number, columns), end)
+                        pieces += _append(target, source, (number, columns), end)
+                        end = sum(pieces[-1][1:])
             joined = _Joined(number + 1, joined.start, end)
-            if resumable:
-                out.flush()
-                os.fsync(out.fileno())
-                joined.write(folder)
+            if not resumable:
+                moves.append(pool.submit(_move, row, pieces, draft))
+                continue
+            _copy(row, pieces, draft)
+            out.flush()
+            os.fsync(out.fileno())
+            joined.write(folder)
             row.unlink()
+        for move in moves:
+            move.result()
     return joined
 
 
-def _append(
-    out: BinaryIO, target: BlockTable, file: BinaryIO, source: BlockTable, place: tuple[int, int], end: int
-) -> int:
-    """Copy the blocks of one row, plane by plane, to the end of ``out``; ``place`` is its number and its columns."""
+def _append(target: BlockTable, source: BlockTable, place: tuple[int, int], end: int) -> list[tuple[int, int, int]]:
+    """Enter the blocks of one row, plane by plane, into the table as they will stand from ``end`` on.
+
+    ``place`` is the row's number and its columns. Of each block: where it stands in the row's file, where it will in
+    the whole, and its length.
+    """
     row, columns = place
     planes = len(source) // columns
-    blocks = source.read()
-    out.seek(end)
-    for offset, length in blocks:
-        file.seek(offset)
-        out.write(file.read(length))
-    for number, (_, length) in enumerate(blocks):
+    pieces = []
+    for number, (offset, length) in enumerate(source.read()):
         plane, column = divmod(number, columns)
         target.put(plane * (len(target) // planes) + row * columns + column, end, length)
+        pieces.append((offset, end, length))
         end += length
-    return end
+    return pieces
+
+
+def _move(row: Path, pieces: list[tuple[int, int, int]], draft: Path) -> None:
+    _copy(row, pieces, draft)
+    row.unlink()
+
+
+def _copy(row: Path, pieces: list[tuple[int, int, int]], draft: Path) -> None:
+    """Copy blocks of a row into the whole file."""
+    with row.open("rb") as file, draft.open("r+b") as out:
+        out.seek(pieces[0][1])
+        for start, _, length in pieces:
+            file.seek(start)
+            out.write(file.read(length))
 
 
 def _as_joined(draft: Path, folder: Path, joined: _Joined) -> None:
