@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ __all__ = [
 
 
 _WORTH_SLICING = 16
-"""Evenly spaced rows from which on views are taken instead of gathered rows."""
+"""Rows in a regular pattern from which on views are taken instead of gathered rows."""
+_LONGEST_PERIOD = 8
 
 
 def apply_taps(x: Tensor, dim: int, index: NDArray[np.int64], weight: NDArray[np.floating[Any]]) -> Tensor:
@@ -44,39 +45,68 @@ def apply_taps(x: Tensor, dim: int, index: NDArray[np.int64], weight: NDArray[np
 
     ``weight`` may have a leading axis for the channels of ``x`` (its second axis): ``(c, m, k)``.
     """
-    first, last, step = _evenly_spaced(index)
-    if last - first < _WORTH_SLICING:
+    regular = _regular(index)
+    if regular is None:
         return _gathered(x, dim, index, weight)
+    first, last = regular.first, regular.last
     parts = [
         _gathered(x, dim, index[:first], weight[..., :first, :]),
-        _sliced(x, dim, index[first:last], weight[..., first:last, :], step),
+        _sliced(x, dim, index[first:last], weight[..., first:last, :], regular),
         _gathered(x, dim, index[last:], weight[..., last:, :]),
     ]
     parts = [part for part in parts if part.shape[dim]]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def _evenly_spaced(index: NDArray[np.int64]) -> tuple[int, int, int]:
-    """First and past-last row of the stretch around the middle whose columns all rise by one step, and that step."""
-    count = len(index)
-    middle = count // 2
-    if count < 2 or middle + 1 >= count:
-        return 0, 0, 1
-    step = int(index[middle + 1, 0] - index[middle, 0])
-    if step < 1:
-        return 0, 0, 1
-    even = (index - index[middle] == (np.arange(count) - middle)[:, None] * step).all(axis=1)
-    broken = np.flatnonzero(~even)
-    before, after = broken[broken < middle], broken[broken > middle]
-    return int(before[-1]) + 1 if len(before) else 0, int(after[0]) if len(after) else count, step
+class _Regular(NamedTuple):
+    """Rows ``first`` to ``last`` of an index, each of which is the row ``period`` before it and ``step`` more."""
+
+    first: int
+    last: int
+    period: int
+    step: int
 
 
-def _sliced(x: Tensor, dim: int, index: NDArray[np.int64], weight: NDArray[np.floating[Any]], step: int) -> Tensor:
-    """:func:`apply_taps` where every column of ``index`` rises by ``step``: views instead of gathering."""
-    reach = (len(index) - 1) * step + 1
-    every = (slice(None),) * dim + (slice(None, None, step),)
-    columns = ((x.narrow(dim, int(start), reach)[every], k) for k, start in enumerate(index[0]))
-    return _summed(columns, dim, weight)
+def _regular(index: NDArray[np.int64]) -> _Regular | None:
+    """The regular stretch around the middle, of the shortest period that has one; None where there is none to speak of.
+
+    A whole factor of refinement repeats after as many pixels, 3/2 after three.
+    """
+    for period in range(1, min(_LONGEST_PERIOD, len(index) - 1) + 1):
+        rises = index[period:] - index[:-period]
+        middle = len(rises) // 2
+        step = int(rises[middle, 0])
+        broken = np.flatnonzero((rises != step).any(axis=1))
+        before, after = broken[broken < middle], broken[broken >= middle]
+        first = int(before[-1]) + 1 if len(before) else 0
+        last = (int(after[0]) if len(after) else len(rises)) + period
+        if step > 0 and last - first >= max(_WORTH_SLICING, 2 * period):
+            return _Regular(first, last, period, step)
+    return None
+
+
+def _sliced(
+    x: Tensor, dim: int, index: NDArray[np.int64], weight: NDArray[np.floating[Any]], regular: _Regular
+) -> Tensor:
+    """:func:`apply_taps` for regular rows: views instead of gathering, phase by phase."""
+    period, step = regular.period, regular.step
+    every = (slice(None),) * dim
+    phases = []
+    for phase in range(period):
+        rows = index[phase::period]
+        reach = (len(rows) - 1) * step + 1
+        columns = (
+            (x.narrow(dim, int(start), reach)[(*every, slice(None, None, step))], k) for k, start in enumerate(rows[0])
+        )
+        phases.append(_summed(columns, dim, weight[..., phase::period, :]))
+    if period == 1:
+        return phases[0]
+    shape = list(x.shape)
+    shape[dim] = len(index)
+    out = x.new_empty(shape)
+    for phase, part in enumerate(phases):
+        out[(*every, slice(phase, None, period))] = part
+    return out
 
 
 def _gathered(x: Tensor, dim: int, index: NDArray[np.int64], weight: NDArray[np.floating[Any]]) -> Tensor:
