@@ -2,7 +2,7 @@
 
 import sys
 
-from sciSR.cli import main
+from sciSR.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())
