@@ -135,7 +135,8 @@ _HEADING = """# Classical methods, and the networks that ship
 Made by `python benchmarks/classical.py -o benchmarks/results/classical.md` on the project's data. Each reference is a
 part of a scan or scene on which no shipped network was trained (the 1 mm head served to choose among training steps).
 The fitted methods (least squares, sparse, A+) learned from another scan, or from another part of the scene, of about
-the reference's size. PSNR and SSIM are of values between the reference's percentiles 0.5 and 99.5; the last column is
+the reference's size. PSNR and SSIM are of values between the reference's percentiles 0.5 and 99.5, of a scene
+the means of its bands' own; the last column is
 how far the result is from the input once the sensor sees it again, as a part of that range; noise is the standard
 deviation of what was added to the input, likewise. **Least squares** is the best filter that is linear, on the examples
 that it had: a network must beat it, and Wiener's filter, which needs none, to be worth its time.
