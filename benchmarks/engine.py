@@ -128,9 +128,9 @@ def _trained(options: argparse.Namespace, folder: Path) -> Iterator[str]:
 
 def _shares(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     volume = _volume(folder, 160, CT_DATA)
-    packed = _table("gzip: CT 160^3, ct-x2, to .nii.gz", volume, ["ours", "near"], folder, 3, ".nii.gz", "ct-x2")
-    plain = _table("no gzip: the same to .nii", volume, ["ours", "near"], folder, 3, ".nii", "ct-x2")
-    yield from (packed, plain, _kernels())
+    title = "gzip: CT 160^3, ct-x2, to .nii.gz and to .nii"
+    yield _table(title, volume, ["ours", "plain", "near"], folder, 5, ".nii.gz", "ct-x2")
+    yield _kernels()
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], Iterator[str]]] = {
@@ -237,7 +237,9 @@ def _ours(**settings: Any) -> Callable[..., None]:
             torch.set_num_threads(settings["threads"])
         norm = Normalization("fixed", scale=(1000.0 if volume else 10000.0,))
         model = "nearest" if settings.get("near") else network
-        kept = {k: v for k, v in settings.items() if k not in ("near", "threads")}
+        kept = {k: v for k, v in settings.items() if k not in ("near", "threads", "plain")}
+        if settings.get("plain"):
+            target = target.with_suffix("")  # .nii.gz without .gz
         sciSR.save_raster(sciSR.upscale(raster, model, scale=2, normalization=norm, **kept), target, **_stored(target))
 
     return run
@@ -356,6 +358,7 @@ IMPORTS = {
 """What an arm needs, imported before its clock starts."""
 ARMS: dict[str, Callable[..., None]] = {
     "ours": _ours(),
+    "plain": _ours(plain=True),
     "near": _ours(near=True),
     "float32": _ours(precision="float32"),
     "bf16": _ours(precision="bf16"),
@@ -372,6 +375,7 @@ ARMS: dict[str, Callable[..., None]] = {
 }
 NAMES = {
     "ours": "sciSR, as it comes",
+    "plain": "sciSR, not compressed",
     "near": "sciSR, nearest neighbour (all but the network)",
     "float32": "sciSR, float32",
     "bf16": "sciSR, bf16",

@@ -1,6 +1,9 @@
 """Devices by name, pools of them, compiled networks, tiles that shrink to fit."""
 
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +11,12 @@ import pytest
 import torch
 
 from sciSR import backends
-from sciSR.backends import RunnerPool, frozen, has_fast_bfloat16, pick_device, pick_devices, prepare
+from sciSR.backends import RunnerPool, _turn, frozen, has_fast_bfloat16, pick_device, pick_devices, prepare
 from sciSR.errors import InputError
 from sciSR.inference import upscale
 from sciSR.networks import build_network
+from sciSR.tiles import worker_count
+from sciSR.tiling import TilePlan
 from tests.test_inference import _network, _scene, _streamed
 
 
@@ -97,3 +102,33 @@ def test_only_a_frozen_network_is_shared() -> None:
     assert prepare(frozen(network), device, "float32").network is network
     network.train()
     assert prepare(network, device, "float32").network is not network
+
+
+def test_a_device_takes_two_calls_at_a_time() -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def call(_: int) -> None:
+        nonlocal inside, most
+        with _turn(torch.device("mps")):  # any device but a CPU; none is needed to wait for it
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.01)
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(call, range(12)))
+    assert (inside, most) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("cores", "tiles", "devices", "wanted"),
+    [(16, 100, 1, 8), (16, 3, 1, 3), (1, 100, 1, 2), (64, 100, 4, 32), (4, 9, 4, 8)],
+)
+def test_tiles_under_way_for_a_device(
+    monkeypatch: pytest.MonkeyPatch, cores: int, tiles: int, devices: int, wanted: int
+) -> None:
+    monkeypatch.setattr("sciSR.tiles.core_count", lambda: cores)
+    plan = TilePlan(shape=(16 * tiles,), tile=(16,), halo=(0,), scale=(2,), alignment=(1,))
+    assert worker_count(torch.device("cuda"), plan, devices) == wanted
