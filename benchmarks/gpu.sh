@@ -11,6 +11,7 @@
 # Where one command may take ten minutes and 64 MiB travel, as on a lent machine, split it (prepare.sh says what to carry):
 #   benchmarks/gpu.sh check bench; MINUTES=8 benchmarks/gpu.sh train mri-x2 mri-z4; MINUTES=8 … train ct-x2 s2-x2
 # Results lie in $OUT (out/gpu where it is not set): weights, records, curves, REPORT.md, and all of them in results.tar.
+# A lent machine sets OUT and gives eight files back: where there are more, only REPORT.md and results.tar are left.
 # What takes longer than its time is ended; what follows is still done, and the script says so and fails at its end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -77,6 +78,9 @@ for stage in "${stages[@]}"; do
   esac
 done
 (cd "$out" && tar cf results.tar --exclude=results.tar --exclude='*.state.pt' .)
+if [[ -n "${OUT:-}" && $(find "$out" -type f | wc -l) -gt 8 ]]; then
+  find "$out" -type f ! -name results.tar ! -name REPORT.md -delete
+fi
 echo "== done, $(date -u +%H:%M:%S): $out"
 for command in "${failed[@]}"; do echo "FAILED, or out of time: $command"; done
 [[ ${#failed[@]} -eq 0 ]]
