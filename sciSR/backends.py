@@ -164,11 +164,10 @@ class Runner:
         if self.device.type != "cuda":
             with _turn(self.device):
                 return self.forward(x.to(self.device)).to("cpu", torch.float32).numpy()
-        x = x.pin_memory()
+        x = _page_locked(x.shape).copy_(x)
         with _turn(self.device) as stream, torch.cuda.stream(stream), _WITHOUT_TF32:
             fine = self.forward(x.to(self.device, non_blocking=True))
-            there = torch.empty(fine.shape, dtype=torch.float32, pin_memory=True)
-            there.copy_(fine, non_blocking=True)
+            there = _page_locked(fine.shape).copy_(fine, non_blocking=True)
             torch.cuda.current_stream(self.device).synchronize()
         return there.numpy()
 
@@ -279,6 +278,14 @@ _AT_A_TIME = 2
 _MAKING = threading.Lock()
 
 
+def _page_locked(shape: torch.Size) -> Tensor:
+    """Memory that a device reads and writes while the processor goes on; any other where there is no more of it."""
+    try:
+        return torch.empty(shape, dtype=torch.float32, pin_memory=True)
+    except RuntimeError:
+        return torch.empty(shape, dtype=torch.float32)
+
+
 @contextmanager
 def _turn(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
     """One of the two places of a device, with its CUDA stream; None elsewhere. Waits until one is free.
@@ -299,7 +306,8 @@ def _places(process: int, device: torch.device) -> queue.SimpleQueue[torch.cuda.
     """The places of a device in this process."""
     places: queue.SimpleQueue[torch.cuda.Stream | None] = queue.SimpleQueue()
     for _ in range(_AT_A_TIME):
-        places.put(torch.cuda.Stream(device) if device.type == "cuda" else None)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        places.put(stream)
     return places
 
 

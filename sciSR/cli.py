@@ -25,14 +25,16 @@ from sciSR.errors import InputError, MissingFileError, OutputExistsError, SciSRE
 __all__ = ["command", "main"]
 
 _RARELY = 50_000
+"""New objects between two looks; Python's own 700 make some forty while the libraries load."""
 _GIVEN = argparse.SUPPRESS
 """Default of options that keep the workflow's own default unless they are given."""
 
 
 def command() -> int:
-    """:func:`main` as a process of its own, which neither looks for garbage while it loads libraries nor at its end.
+    """:func:`main` as a process of its own, which seldom looks for garbage in circles, and not at its end.
 
-    Their several hundred thousand objects live as long as it does: a second or two of a short run.
+    The several hundred thousand objects of the libraries live as long as it does: a second or two of a short run. What
+    holds many bytes is freed without.
     """
     gc.set_threshold(_RARELY)
     try:

@@ -235,7 +235,7 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
         "exact": settings.exact,
         "normalization": recipe.to_dict(),
     }
-    workers = settings.workers or worker_count(devices[0], plan, len(devices))
+    workers = settings.workers or worker_count(devices[0], plan, devices=len(devices), channels=job.out_channels)
     job, facts["precision_check"] = _lowered(job, network, settings, devices, workers)
     if kind == "device":
         job = replace(job, plan=fitting_plan(job))

@@ -47,19 +47,13 @@ class IntensityMap:
         return normal.astype(np.float32, copy=False)
 
     def invert(
-        self,
-        values: NDArray[np.float32],
-        channel_axis: int | None = None,
-        dtype: Any = np.float32,
-        *,
-        in_place: bool = False,
+        self, values: NDArray[np.float32], channel_axis: int | None = None, dtype: Any = np.float32
     ) -> NDArray[Any]:
-        """Physical values in ``dtype`` (float32 or float64); where they fit in the array that came if ``in_place``."""
-        work = values.astype(dtype, copy=not in_place)
-        center, scale = (self._along(v, values.ndim, channel_axis, work.dtype) for v in (self.center, self.scale))
-        work *= scale
-        work += center
-        return work if self.floor is None else np.maximum(work, work.dtype.type(self.floor), out=work)
+        """Physical values in ``dtype`` (float32 or float64)."""
+        center, scale = (self._along(v, values.ndim, channel_axis, dtype) for v in (self.center, self.scale))
+        physical: NDArray[Any] = np.multiply(values, scale, dtype=dtype)
+        physical = np.add(physical, center, out=np.asarray(physical))
+        return physical if self.floor is None else np.maximum(physical, physical.dtype.type(self.floor), out=physical)
 
     def channel(self, number: int) -> IntensityMap:
         """The map of one channel."""

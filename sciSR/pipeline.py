@@ -148,6 +148,8 @@ class Lanes:
         while self._under_way:
             self._wait()
         self.stop()
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Begin no more jobs, and wait for those that are under way."""

@@ -8,6 +8,7 @@ depend on the plan alone.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +35,8 @@ from sciSR.tiling import Tile, TilePlan
 __all__ = ["TileJob", "UpscaledSource", "fitting_plan", "worker_count"]
 
 _SMALLEST_TILE = 16
-_MOST_FOR_A_DEVICE = 8
+_MOST_FOR_A_DEVICE = 12
+_RESULTS_BYTES = 2**31
 _KEPT = 4
 """Tiles that stay in memory for the next window."""
 _COUNTING = threading.Lock()
@@ -155,9 +157,9 @@ class TileJob:
     def finish(
         self, refined: NDArray[np.float32], valid: NDArray[Any] | None, holes: bool, tile: Tile, time: int | None
     ) -> Block:
-        """Physical values of the core from normalised values ``(c, spatial…)`` of the read window, in their place."""
+        """Physical values of the core from normalised values ``(c, spatial…)`` of the read window."""
         core = refined[(slice(None), *tile.keep)]
-        values = self.intensity.invert(core, 0, work_dtype(self.raster.dtype), in_place=True)
+        values = self.intensity.invert(core, 0, work_dtype(self.raster.dtype))
         shape = tuple(w.stop - w.start for w in self.lead(time, self.out_channels)) + values.shape[1:]
         if not holes or valid is None or valid.all():
             return Block(values.reshape(shape), None)
@@ -387,12 +389,15 @@ def _halved(sizes: tuple[int, ...], alignment: tuple[int, ...]) -> tuple[int, ..
     )
 
 
-def worker_count(device: torch.device, plan: TilePlan, devices: int = 1) -> int:
-    """Tiles worked on at once: one per core as far as there are tiles; for each device at least two, at most eight.
+def worker_count(device: torch.device, plan: TilePlan, *, devices: int = 1, channels: int = 1) -> int:
+    """Tiles worked on at once: one per core as far as there are tiles; for each device at least two, at most twelve.
 
     A device takes two of them at a time. The others are read and made ready, or become physical values again, which
-    for a small network takes a core many times as long as the device needs.
+    for a small network takes a core many times as long as the device needs. Their results, of so many ``channels``,
+    take no more than some two GiB.
     """
     if device.type != "cpu":
-        return max(2 * devices, min(_MOST_FOR_A_DEVICE * devices, core_count(), len(plan)))
+        result = channels * math.prod(t * s for t, s in zip(plan.tile, plan.scale, strict=True)) * 4
+        most = min(_MOST_FOR_A_DEVICE * devices, core_count(), len(plan), _RESULTS_BYTES // result)
+        return max(2 * devices, most)
     return max(1, min(core_count(), len(plan)))

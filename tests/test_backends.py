@@ -124,11 +124,11 @@ def test_a_device_takes_two_calls_at_a_time() -> None:
 
 @pytest.mark.parametrize(
     ("cores", "tiles", "devices", "wanted"),
-    [(16, 100, 1, 8), (16, 3, 1, 3), (1, 100, 1, 2), (64, 100, 4, 32), (4, 9, 4, 8)],
+    [(16, 100, 1, 12), (16, 3, 1, 3), (1, 100, 1, 2), (32, 100, 4, 32), (4, 9, 4, 8)],
 )
 def test_tiles_under_way_for_a_device(
     monkeypatch: pytest.MonkeyPatch, cores: int, tiles: int, devices: int, wanted: int
 ) -> None:
     monkeypatch.setattr("sciSR.tiles.core_count", lambda: cores)
     plan = TilePlan(shape=(16 * tiles,), tile=(16,), halo=(0,), scale=(2,), alignment=(1,))
-    assert worker_count(torch.device("cuda"), plan, devices) == wanted
+    assert worker_count(torch.device("cuda"), plan, devices=devices) == wanted

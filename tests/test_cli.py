@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 import rasterio
 
 from sciSR import __version__
-from sciSR.cli import exit_code, main
+from sciSR.cli import command, exit_code, main
 from sciSR.errors import CheckpointError, MissingFileError, OutputExistsError, ResourceError, RunError
 from sciSR.io import open_raster
 from tests.made_files import smooth, write_scene, write_volume, write_weights
@@ -129,6 +130,17 @@ def test_info_and_the_check_of_a_file_load_no_torch(volume: Path, scene: Path) -
     )
     done = python("-c", code, "info", str(volume), str(scene))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_leaves_the_end_of_the_process_no_garbage_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, kept = gc.get_threshold(), gc.get_freeze_count()
+    monkeypatch.setattr("sys.argv", ["scisr", "--version"])
+    try:
+        assert command() == 0
+        assert gc.get_freeze_count() > kept
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_classical_methods_load_no_monai(scene: Path, tmp_path: Path) -> None:

@@ -355,11 +355,32 @@ def test_what_gdal_refuses_is_told_before_any_value(tmp_path: Path, monkeypatch:
 
 def test_a_join_that_the_disk_does_not_take_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raster = open_raster(scene(tmp_path / "a.tif", shape=(2, 200, 101)))
-    full = OSError(28, "No space left on device")
-    monkeypatch.setattr(geotiff_rows, "_append", lambda *a: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(geotiff_rows, "core_count", lambda: 1)
+    copy, tried = geotiff_rows._copy, []
+
+    def fill(row: Path, pieces: list[tuple[int, int, int]], draft: Path) -> None:
+        tried.append(row.name)
+        if len(tried) == 2:
+            raise OSError(28, "No space left on device")
+        copy(row, pieces, draft)
+
+    monkeypatch.setattr(geotiff_rows, "_copy", fill)
     with pytest.raises(RunError, match="No space left"):
         save_raster(raster, tmp_path / "b.tif")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+    assert len(tried) < 4  # the row after it may have begun, not the last
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 500), (3, 900, 101)])
+def test_threads_do_not_change_a_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]
+) -> None:
+    raster = open_raster(scene(tmp_path / "a.tif", shape=shape))
+    for threads in (1, 8):
+        monkeypatch.setattr(geotiff_rows, "core_count", lambda threads=threads: threads)
+        save_raster(raster, tmp_path / f"{threads}.tif")
+    assert (tmp_path / "1.tif").read_bytes() == (tmp_path / "8.tif").read_bytes()
+    np.testing.assert_array_equal(open_raster(tmp_path / "8.tif").read().values, raster.read().values)
 
 
 def test_what_cannot_be_kept_is_told_once(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sciSR.networks.blocks import MeanShift
-from sciSR.networks.borders import pad_to_multiple
 from sciSR.networks.shuffle import icnr_, pixel_shuffle_nd, pixel_unshuffle_nd, stages
 from sciSR.networks.spec import whole_scale
 from sciSR.networks.upsamplers import SubpixelUpsampler, transposed_convolution
@@ -93,15 +92,6 @@ def test_unshuffle_undoes_shuffle(factors: tuple[int, ...]) -> None:
 def test_equal_factors_in_2d_are_torchs_pixel_unshuffle() -> None:
     x = torch.randn(2, 3, 6, 9)
     assert torch.equal(pixel_unshuffle_nd(x, (3, 3)), nn.PixelUnshuffle(3)(x))
-
-
-@pytest.mark.parametrize("shape", [(9, 16), (5, 6), (8, 8)])
-def test_padding_mirrors_as_torch_does(shape: tuple[int, int]) -> None:
-    x = torch.randn(1, 2, *shape)
-    bottom, right = -shape[0] % 8, -shape[1] % 8
-    if bottom < shape[0] and right < shape[1]:
-        assert torch.equal(pad_to_multiple(x, 8), nn.functional.pad(x, (0, right, 0, bottom), "reflect"))
-    assert pad_to_multiple(x[..., :1, :1], 8).shape == (1, 2, 8, 8)
 
 
 @pytest.mark.parametrize("factors", [(2, 2), (3, 1), (4, 1, 2), (5, 5)])

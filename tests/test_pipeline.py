@@ -143,6 +143,15 @@ def test_lanes_hand_over_the_first_error_and_begin_nothing_after_it() -> None:
     assert seen == []
 
 
+def test_lanes_do_not_forget_an_error() -> None:
+    lanes = Lanes(1, depth=1)
+    lanes.add([(0, lambda: 1 / 0)])
+    with pytest.raises(ZeroDivisionError):
+        lanes.add([(0, int)])
+    with pytest.raises(ZeroDivisionError):
+        lanes.finish()
+
+
 def test_lanes_that_are_stopped_wait_for_what_is_under_way() -> None:
     begun = threading.Event()
     seen: list[str] = []

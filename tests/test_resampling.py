@@ -140,10 +140,12 @@ def test_unknown_kernel_is_refused() -> None:
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_weighted_sums_do_not_depend_on_how_rows_are_taken(dim: int, channels: int, step: int) -> None:
+@pytest.mark.parametrize("period", [1, 2, 5, 9])
+def test_weighted_sums_do_not_depend_on_how_rows_are_taken(dim: int, channels: int, step: int, period: int) -> None:
     rng = np.random.default_rng(step)
     x = torch.from_numpy(rng.normal(size=(2, channels, 130, 131)))
-    index = np.abs(np.arange(40)[:, None] * step + np.arange(-3, 4))
+    places, phase = np.divmod(np.arange(40), period)
+    index = np.abs((places * step + (2 * phase > period))[:, None] + np.arange(-3, 4))
     index[35:] = index[35:, ::-1]
     weight = rng.normal(size=(channels, 40, 7)) if channels > 1 else rng.normal(size=(40, 7))
     moved = x.movedim(dim, -1).numpy()
@@ -151,3 +153,14 @@ def test_weighted_sums_do_not_depend_on_how_rows_are_taken(dim: int, channels: i
     each = weight if channels == 1 else weight[:, None]
     expected = np.moveaxis((picked * each).sum(-1), -1, dim)
     np.testing.assert_allclose(apply_taps(x, dim, index, weight).numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [40, 36, 30])
+def test_weighted_sums_have_the_gradient_of_their_weights(size: int) -> None:
+    n = 20
+    index, weight = taps(centres(n, size), n, KERNELS["cubic"])
+    x = torch.randn(1, 1, n, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(apply_taps(x, 2, index, weight).sum(), x)
+    expected = np.zeros(n)
+    np.add.at(expected, index, weight)
+    np.testing.assert_allclose(gradient[0, 0].numpy(), expected, rtol=0, atol=1e-12)

@@ -45,23 +45,24 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--output", type=Path, default=pack.ROOT / "out/gpu")
     options = parser.parse_args()
-    lines = ["## Scenes from file to file, 4 bands uint16, GeoTIFF with deflate, x2", ""]
-    if find_spec("rasterio") is None:
-        lines.append("not run: rasterio is not here (carry .rio)")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            lines += _table(options, Path(folder))
-    text = "\n".join(lines)
-    print(text, flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "REPORT.md").open("a", encoding="utf-8") as file:
-        file.write(text + "\n\n")
+    with (options.output / "REPORT.md").open("a", encoding="utf-8") as file, tempfile.TemporaryDirectory() as folder:
+        for line in _table(options, Path(folder)):  # each as it comes: time may run out
+            print(line, flush=True)
+            file.write(line + "\n")
+            file.flush()
 
 
 def _table(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    yield "## Scenes from file to file, 4 bands uint16, GeoTIFF with deflate, x2"
+    yield ""
+    if find_spec("rasterio") is None:
+        yield "not run: rasterio is not here (carry .rio)"
+        return
     gpu = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if gpu else "CPU"
-    yield f"{name}, {engine._machine()} Medians of {options.runs} runs after one warm-up; MONAI's runs are single."
+    yield f"{name}, {engine._machine()} Medians of {options.runs} runs after one warm-up."
+    yield "MONAI's runs are single, at PyTorch's own float32 (TF32 on a GPU) and at bfloat16."
     yield ""
     yield "| network | scene | arm | seconds | times sciSR's | share of the bare forward's rate |"
     yield "|---|---|---|---|---|---|"
@@ -111,6 +112,7 @@ def _ours(network: SRNetwork, scene: Scene, device: str) -> None:
 def _monai(network: SRNetwork, scene: Scene, device: str, low: bool) -> None:
     from monai.inferers import SlidingWindowInferer
 
+    torch.backends.cudnn.allow_tf32 = True  # as PyTorch has it
     x, like = engine._read(scene.path, volume=False)
     there = network.to(device)
     inferer = SlidingWindowInferer((128, 128), sw_batch_size=16, overlap=0.25, mode="gaussian")

@@ -38,7 +38,7 @@ class Writer(Protocol):
     chunks: tuple[int, ...]
 
     def write(self, window: Window, block: Block) -> None:
-        """Take the values of ``window``; may return before they are on disk."""
+        """Take the values of ``window``; may return before they are on disk, so they must not change afterwards."""
         ...
 
     def finish(self) -> None:

@@ -3,7 +3,7 @@
 Every row of blocks is a small GeoTIFF of its own in a folder beside the output, with the compression, predictor and
 layout of the whole. In the end GDAL makes the file with everything but the values, and the blocks of the rows are
 appended to it in order, their places entered into its directories. So the bytes do not depend on who wrote what and
-when. A row is removed once its blocks are in, so no more than a few rows are on disk twice. A join that was killed goes
+when. A row is removed once its blocks are in, so no more than eight rows are on disk twice. A join that was killed goes
 on where it stopped.
 """
 
@@ -242,7 +242,9 @@ def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined, resumable: boo
     """Append the rows that are not in the file yet; several at a time where a kill is the end of it anyway."""
     columns = -(-plan.shape[2] // tile_shape(plan)[2])
     todo = range(joined.rows, _row_count(plan))
-    with ThreadPoolExecutor(min(_MOST_THREADS, core_count())) as pool, draft.open("r+b") as out:
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, core_count()))
+    with ExitStack() as stack, draft.open("r+b") as out:
+        stack.callback(pool.shutdown, cancel_futures=True)  # where one fails nobody wants the others
         out.truncate(joined.end)
         tables = block_tables(out) if todo else ()
         moves = []
