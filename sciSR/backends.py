@@ -344,12 +344,11 @@ def frozen(network: SRNetwork) -> SRNetwork:
 
 
 def _is_frozen(network: SRNetwork, device: torch.device) -> bool:
-    layout = _LAYOUTS[network.spec.ndim]
+    ndim = network.spec.ndim
+    layout = _LAYOUTS[ndim]
     weights = [*network.parameters(), *network.buffers()]
     return not network.training and all(
-        not w.requires_grad
-        and w.device == device
-        and (w.dim() != network.spec.ndim + 2 or w.is_contiguous(memory_format=layout))
+        not w.requires_grad and w.device == device and (w.dim() != ndim + 2 or w.is_contiguous(memory_format=layout))
         for w in weights
     )
 

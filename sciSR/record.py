@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -216,14 +217,21 @@ def is_remote(path: str) -> bool:
 
 def version_facts() -> dict[str, str]:
     """Versions of Python, sciSR and the packages it stands on, as installed; GDAL's if it is loaded."""
-    found = {"python": platform.python_version(), "scisr": __version__}
+    found = {"python": platform.python_version(), "scisr": __version__, **_package_versions()}
+    gdal = getattr(sys.modules.get("rasterio"), "__gdal_version__", None)
+    return found if gdal is None else {**found, "gdal": str(gdal)}
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    """Of a process, whose files do not change: looking them up takes as long as refining a small tile."""
+    found = {}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    gdal = getattr(sys.modules.get("rasterio"), "__gdal_version__", None)
-    return found if gdal is None else {**found, "gdal": str(gdal)}
+    return found
 
 
 def machine_facts() -> dict[str, Any]:

@@ -117,14 +117,20 @@ def _gathered(x: Tensor, dim: int, index: NDArray[np.int64], weight: NDArray[np.
 
 def _summed(columns: Iterable[tuple[Tensor, int]], dim: int, weight: NDArray[np.floating[Any]]) -> Tensor:
     """The columns times their weights; the same sums in the same order, however the columns came."""
-    total = None
+    total, spare = None, None
     for part, k in columns:
         shape = [1] * part.dim()
         shape[dim] = weight.shape[-2]
         if weight.ndim == 3:
             shape[1] = len(weight)
         factor = torch.from_numpy(np.ascontiguousarray(weight[..., k])).to(part).reshape(shape)
-        total = part * factor if total is None else total.add_(part * factor)
+        if total is None:
+            total = part * factor
+        elif part.requires_grad:
+            total.add_(part * factor)
+        else:
+            spare = torch.mul(part, factor, out=spare)  # fresh pages take longer than the product
+            total.add_(spare)
     assert total is not None
     return total
 

@@ -47,8 +47,10 @@ _WIDE_ROWS = 16
 """Where strips hold fewer rows, because rows are long, large blocks go back to the system as soon as they are freed."""
 _LOOSE = 8
 """Slices that a 2D network takes at once as a batch, where the raster has an axis more than it."""
-_WORTH_COMPILING = 1e11
-"""Multiplications and additions, about a second on a core, from which on machine code is made for them."""
+_WORTH_COMPILING = 1e10
+"""Multiplications and additions of an image from which on machine code is made for them: a tenth of a second on a core.
+
+Making it takes some seven, once a process, and halves the time of each image; most small ones come in thousands."""
 _Loaded = tuple[NDArray[np.float32], NDArray[Any] | None]
 
 
