@@ -538,11 +538,12 @@ def _install_peers() -> None:
 def _machine() -> str:
     import torch
 
+    from sciSR.pipeline import core_count
+
     name = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
     )
-    cores = len(os.sched_getaffinity(0))
-    return f"{name}, {cores} cores, torch {torch.__version__}, Python {platform.python_version()}."
+    return f"{name}, {core_count()} cores, torch {torch.__version__}, Python {platform.python_version()}."
 
 
 def _cpuinfo() -> list[str]:

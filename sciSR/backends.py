@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +115,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and {"amx_tile", "amx_bf16"} <= _processor_flags()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _processor_flags() -> frozenset[str]:
     """What the processor can do, in Linux's names; nothing where the system does not tell."""
     try:

@@ -19,6 +19,7 @@ import torch
 
 from benchmarks import engine
 from benchmarks.gpu import pack
+from benchmarks.gpu.report import add_to_report, arguments
 from benchmarks.gpu.throughput import bare_rate, median_seconds
 from sciSR.inference import upscale
 from sciSR.io import open_raster, save_raster
@@ -38,19 +39,12 @@ class Scene:
 
 def main() -> None:
     """Print the table and add it to the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda")
+    parser = arguments(__doc__)
     parser.add_argument("--side", type=int, default=10_980, help="pixels of the square scene, 4 bands")
     parser.add_argument("--part", type=int, default=5_490, help="pixels of the scene that MONAI gets too")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=pack.ROOT / "out/gpu")
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "REPORT.md").open("a", encoding="utf-8") as file, tempfile.TemporaryDirectory() as folder:
-        for line in _table(options, Path(folder)):  # each as it comes: time may run out
-            print(line, flush=True)
-            file.write(line + "\n")
-            file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        add_to_report(options.output, _table(options, Path(folder)))
 
 
 def _table(options: argparse.Namespace, folder: Path) -> Iterator[str]:
@@ -83,6 +77,7 @@ def _table(options: argparse.Namespace, folder: Path) -> Iterator[str]:
             _monai(network, _scene(folder, 512), options.device, low)
             seconds = median_seconds(partial(_monai, network, part, options.device, low), 1, options.device)
             yield f"| {title} | {part.side}^2 | {arm} | {seconds:.1f} | {seconds / took[part.side]:.1f} | – |"
+    yield ""
 
 
 def _scene(folder: Path, side: int) -> Scene:

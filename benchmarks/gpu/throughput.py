@@ -6,14 +6,14 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.gpu import pack
+from benchmarks.gpu.report import add_to_report, arguments
 from sciSR.backends import Precision, prepare
 from sciSR.inference import upscale
 from sciSR.networks import list_weights, load_network
@@ -23,24 +23,25 @@ from sciSR.raster import Raster
 
 def main() -> None:
     """Print the table and add it to the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda")
+    parser = arguments(__doc__)
     parser.add_argument("--scene", type=int, default=4096, help="pixels of the square scene")
     parser.add_argument("--volume", type=int, default=256, help="voxels of the cubic volume")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=pack.ROOT / "out/gpu")
     options = parser.parse_args()
+    add_to_report(options.output, _table(options))
+
+
+def _table(options: argparse.Namespace) -> Iterator[str]:
     gpu = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if gpu else "CPU"
-    lines = [
-        "## Throughput of upscale(), reading to the last value in memory",
-        "",
-        f"{name}, torch {torch.__version__}; median of {options.runs} after one warm-up",
-        "",
+    yield "## Throughput of upscale(), reading to the last value in memory"
+    yield ""
+    yield f"{name}, torch {torch.__version__}; median of {options.runs} after one warm-up"
+    yield ""
+    yield (
         "| weights | input | precision | seconds | million output values/s | share of the bare forward's rate "
-        "| GPU memory, GB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        "| GPU memory, GB |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for weights in list_weights():
         network = load_network(weights)
         raster = _input(network.spec.ndim, network.spec.in_channels, options)
@@ -54,14 +55,11 @@ def main() -> None:
             total, pixels = math.prod(result.shape), math.prod(raster.grid.shape)
             share = pixels / bare_rate(network, options.device, precision) / seconds
             shape = "x".join(map(str, raster.shape))
-            lines.append(
+            yield (
                 f"| {weights} | {shape} | {precision} | {seconds:.2f} | {total / seconds / 1e6:.1f} | {share:.2f} "
                 f"| {memory:.1f} |"
             )
-            print(lines[-1], flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "REPORT.md").open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n\n")
+    yield ""
 
 
 def _drain(result: Raster) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import pack
+from benchmarks.gpu.report import add_to_report
 from sciSR.training import train
 
 GPU: dict[str, Any] = {"batch": 48, "precision": "bf16", "steps": None, "validate_every": 500}
@@ -62,10 +63,7 @@ def main() -> None:
             result.table(),
             "",
         ]
-        text = "\n".join(lines)
-        print(text, flush=True)
-        with (options.output / "REPORT.md").open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        add_to_report(options.output, lines)
         json.loads(result.record.read_text(encoding="utf-8"))
 
 

@@ -84,7 +84,7 @@ class RowsWriter:
         self._folder = _folder(path)
         self._own = uuid4().hex  # nobody else's name, as two may write the same row
         self._rows: dict[int, _Row] = {}
-        threads = min(_MOST_THREADS, core_count())
+        threads = _threads()
         self._encoders = ThreadPoolExecutor(threads)
         self._lanes = Lanes(threads, _DEPTH)
 
@@ -242,7 +242,7 @@ def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined, resumable: boo
     """Append the rows that are not in the file yet; several at a time where a kill is the end of it anyway."""
     columns = -(-plan.shape[2] // tile_shape(plan)[2])
     todo = range(joined.rows, _row_count(plan))
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, core_count()))
+    pool = ThreadPoolExecutor(_threads())
     with ExitStack() as stack, draft.open("r+b") as out:
         stack.callback(pool.shutdown, cancel_futures=True)  # where one fails nobody wants the others
         out.truncate(joined.end)
@@ -254,7 +254,7 @@ def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined, resumable: boo
             with row.open("rb") as file:
                 for target, source in zip(tables, block_tables(file), strict=True):
                     if target is not None and source is not None:
-                        pieces += _append(target, source, (number, columns), end)
+                        pieces += _enter(target, source, (number, columns), end)
                         end = sum(pieces[-1][1:])
             joined = _Joined(number + 1, joined.start, end)
             if not resumable:
@@ -270,7 +270,7 @@ def _join(plan: Plan, draft: Path, folder: Path, joined: _Joined, resumable: boo
     return joined
 
 
-def _append(target: BlockTable, source: BlockTable, place: tuple[int, int], end: int) -> list[tuple[int, int, int]]:
+def _enter(target: BlockTable, source: BlockTable, place: tuple[int, int], end: int) -> list[tuple[int, int, int]]:
     """Enter the blocks of one row, plane by plane, into the table as they will stand from ``end`` on.
 
     ``place`` is the row's number and its columns. Of each block: where it stands in the row's file, where it will in
@@ -320,6 +320,10 @@ def _as_joined(draft: Path, folder: Path, joined: _Joined) -> None:
 def _has_mask(row: Path) -> bool:
     with row.open("rb") as file:
         return block_tables(file)[1] is not None
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, core_count())
 
 
 def _row_count(plan: Plan) -> int:

@@ -36,9 +36,8 @@ def convolution(
     bias: bool = True,
 ) -> Convolution:
     """A convolution padded with zeros to keep the size (divided by ``stride``), without norm or activation."""
-    from monai.networks.blocks.convolutions import (
-        Convolution,  # MONAI takes seconds to load; classical methods do without
-    )
+    # here, as MONAI takes seconds to load and classical methods do without
+    from monai.networks.blocks.convolutions import Convolution
 
     return Convolution(
         spatial_dims=ndim,
