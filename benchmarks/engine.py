@@ -427,7 +427,8 @@ def _table(title: str, source: Path, arms: list[str], folder: Path, runs: int, s
                 [_python(arm), __file__, "--arm", arm, "--files", str(source), str(target), "--weights", weights],
                 capture_output=True,
                 text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                # modules are compiled once, as an installed package's are
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""},
                 check=False,
             )
             if done.returncode:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 __all__ = ["fill_invalid"]
 
@@ -47,6 +46,8 @@ def fill_invalid(values: NDArray[Any], valid: NDArray[Any], reach: int, rest: fl
 
 def _box_sum(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum over the 3-pixel box along every axis, nothing beyond the border."""
+    from scipy import ndimage
+
     for axis in range(array.ndim):
         array = ndimage.correlate1d(array, np.ones(3), axis=axis, mode="constant", cval=0.0)
     return array

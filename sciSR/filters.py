@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciSR.pipeline import core_count
+
+if TYPE_CHECKING:
+    from sciSR.filter_code import Shape
 
 __all__ = [
     "Addresses",
@@ -49,6 +53,7 @@ _LEAST_SHARE = 2**22
 """Multiplications below which a second thread costs more than it saves."""
 _FEW = 6
 _scratch = threading.local()
+_kept: WeakKeyDictionary[AnyConv, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 AnyConv = nn.Conv2d | nn.Conv3d
 Addresses = NDArray[np.int64]
 """Of the first float32 of each of several rows."""
@@ -146,7 +151,7 @@ class TileFilter(Filter):
         slope: float | Tensor | None = None,
         fine: Sequence[int] | None = None,
     ) -> None:
-        from sciSR.filter_code import WEIGHT, Shape, by_tiles
+        from sciSR.filter_code import Shape, by_tiles
 
         ndim = len(module.kernel_size)
         self.fine = tuple(fine or [1] * ndim)
@@ -159,12 +164,7 @@ class TileFilter(Filter):
         self._code = by_tiles(self._channels, channels, self._depth, _three(self.fine))
         # the shuffle wants (c, part) and the code (part, c)
         order = torch.arange(channels).reshape(self.results, -1).T.flatten()
-        weight = module.weight.detach()[order].double()
-        g = torch.from_numpy(WEIGHT)
-        six = torch.einsum("ai,kczij,bj->abzck", g, weight if ndim == 3 else weight[:, :, None], g)
-        six = nn.functional.pad(six, (0, shape.slices * shape.padded - channels))
-        panels = six.reshape(36, self._depth * self._channels, shape.slices, -1, shape.panel)
-        self._weights = panels.permute(2, 0, 3, 1, 4).float().contiguous()
+        self._weights = _transformed(module, order, shape)
         self._bias = (torch.zeros(channels) if module.bias is None else module.bias.detach())[order].clone()
         slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float32).detach().reshape(-1)
         self._slope = slopes.expand(channels)[order].clone()
@@ -204,6 +204,27 @@ class TileFilter(Filter):
             )
 
         _shared(run, total, planes * self._weights.numel(), threads)
+
+
+def _transformed(module: AnyConv, order: Tensor, shape: Shape) -> Tensor:
+    """The weights of 3 x 3 pixels as those of 6 x 6, by panels; kept for as long as they are the same.
+
+    A batch of small images would otherwise spend more time here than some of its images take.
+    """
+    from sciSR.filter_code import WEIGHT
+
+    weight = module.weight.detach()[order]
+    before, panels = _kept.get(module, (None, None))
+    if before is not None and panels is not None and torch.equal(before, weight):
+        return panels
+    g = torch.from_numpy(WEIGHT)
+    planes = weight.double() if weight.dim() == 5 else weight.double()[:, :, None]
+    six = torch.einsum("ai,kczij,bj->abzck", g, planes, g)
+    six = nn.functional.pad(six, (0, shape.slices * shape.padded - six.shape[-1]))
+    parts = six.reshape(36, -1, shape.slices, shape.padded // shape.panel, shape.panel)
+    panels = parts.permute(2, 0, 3, 1, 4).float().contiguous()
+    _kept[module] = weight, panels
+    return panels
 
 
 class FewFilter(Filter):

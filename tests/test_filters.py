@@ -104,6 +104,19 @@ def test_few_results_are_the_convolution(size: tuple[int, ...], kernel: int) -> 
         _close(_summed(FewFilter(module), x), module(x))
 
 
+def test_changed_weights_are_seen() -> None:
+    module = _convolution(2, 8, 8)
+    x = torch.randn(8, 9, 9, generator=torch.Generator().manual_seed(1))
+    kept = TileFilter(module)
+    _close(_filtered(kept, x), module(x))
+    before = module(x)
+    module.weight.data.mul_(2)  # PyTorch does not count changes through .data
+    _close(_filtered(TileFilter(module), x), module(x))
+    _close(_filtered(kept, x), before)
+    fine = TileFilter(module, fine=(2, 2))
+    _close(_filtered(fine, x), pixel_shuffle_nd(module(x)[None], (2, 2))[0])
+
+
 def test_what_is_not_finite_stays_so() -> None:
     module = _convolution(2, 8, 8)
     x = torch.zeros(8, 9, 9)
