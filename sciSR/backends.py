@@ -178,6 +178,11 @@ class Runner:
         if detail is None:
             assert base is not None
             return base
+        if not isinstance(detail, Tensor):
+            raise InputError(
+                f"network: the residual of {type(self.network).__name__} is a {type(detail).__name__}; expected one "
+                "tensor (b, c, [z,] y, x); give the wanted part of it"
+            )
         detail = detail.to(torch.float32)
         return detail if base is None else base + detail
 

@@ -72,6 +72,7 @@ _POINTWISE_FUNCTIONS = {
 _JOINS = {operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, torch.add, torch.mul}
 _IN_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
 """Replayed out of place: one operation before may still wait for the rows, while those after take the result."""
+_CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 _JOIN_METHODS = {"add", "add_", "mul", "mul_", "sub", "sub_"}
 _POINTWISE_METHODS = {"relu", "relu_", "sigmoid", "tanh", "contiguous", "clone"}
 
@@ -153,7 +154,7 @@ def _program(root: nn.Module, graph: fx.Graph, network: SRNetwork, fast: bool) -
             if filtered := filters.get(node):
                 inputs, make = filtered.inputs, filtered.make
             else:
-                inputs, make = _operation(node, modules, root)
+                inputs, make = _operation(node, modules, root, network.spec.ndim)
             nodes.append((tuple(number[i] for i in inputs), make))
             widths.append(width[node])
             if filtered and filtered.filters.planes > 1:
@@ -293,7 +294,14 @@ def _width(node: fx.Node, width: dict[fx.Node, float], modules: dict[str, nn.Mod
     if isinstance(module, nn.Upsample):
         factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * ndim
         return taken[0] * math.prod(float(f or 1) for f in factors)
-    return sum(taken) if node.target is torch.cat else max(taken, default=0.0)
+    if node.target in _CONCATENATIONS:
+        return sum(width.get(part, 0.0) for part in _parts(node))
+    return max(taken, default=0.0)
+
+
+def _parts(node: fx.Node) -> list[fx.Node]:
+    """What a concatenation joins, one that comes twice twice."""
+    return list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
 
 
 def _widening(widths: Sequence[float], nodes: Sequence[tuple[tuple[int, ...], Any]]) -> int | None:
@@ -305,7 +313,7 @@ def _widening(widths: Sequence[float], nodes: Sequence[tuple[tuple[int, ...], An
 
 
 def _operation(
-    node: fx.Node, modules: dict[str, nn.Module], root: nn.Module
+    node: fx.Node, modules: dict[str, nn.Module], root: nn.Module, ndim: int
 ) -> tuple[list[fx.Node], Callable[[], RowOp]]:
     """The inputs of a traced operation and a maker of its row form."""
     inputs = [n for n in node.all_input_nodes if n.op != "get_attr"]
@@ -313,11 +321,14 @@ def _operation(
         module = modules[str(node.target)]
         return inputs, _of_module(module)
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    if node.target is torch.cat or name == "concat":
+    constants = [operator.attrgetter(str(n.target))(root) for n in node.all_input_nodes if n.op == "get_attr"]
+    if any(isinstance(c, Tensor) and c.dim() >= ndim and c.shape[-ndim] != 1 for c in constants):
+        raise NotStreamableError(f"the operation {name} with a constant of so many rows")
+    joined = node.target in _CONCATENATIONS
+    if joined:
         dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        if dim != 1:
-            raise NotStreamableError(f"a concatenation along dimension {dim}")
-        return inputs, lambda: Join(lambda parts: torch.cat(parts, dim=1), len(inputs))
+        if dim not in (1, -1 - ndim) or constants:
+            raise NotStreamableError(f"a concatenation along dimension {dim}" + " with constants" * bool(constants))
     if node.target is pad_to_multiple:
         multiple = int(node.args[1])  # type: ignore[arg-type]
         return inputs, lambda: PaddedRows(multiple)
@@ -325,7 +336,7 @@ def _operation(
         scale = tuple(node.args[2])  # type: ignore[arg-type]
         return inputs, lambda: CroppedRows(scale)
     pointwise = node.target in _POINTWISE_FUNCTIONS or (node.op == "call_method" and name in _POINTWISE_METHODS)
-    joins = node.target in _JOINS or (node.op == "call_method" and name in _JOIN_METHODS)
+    joins = joined or node.target in _JOINS or (node.op == "call_method" and name in _JOIN_METHODS)
     if not (pointwise or joins) or not inputs:
         raise NotStreamableError(f"the operation {name}")
     call = _replay(node, root)

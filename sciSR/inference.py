@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import warnings
@@ -22,6 +21,7 @@ from sciSR.errors import InputError, PrecisionWarning
 from sciSR.grid import Grid
 from sciSR.labels import check_labels, upscale_labels
 from sciSR.networks import load_network
+from sciSR.networks.fingerprint import fingerprint
 from sciSR.networks.spec import SRNetwork, model_name
 from sciSR.normalization import Normalization
 from sciSR.openvino_backend import prepare_openvino
@@ -114,6 +114,11 @@ def upscale(
         network = _named(network, raster, wanted, sensor)
     if classes:
         return _as_classes(raster, wanted or find_target(raster, network.spec, None).grid, "nearest")
+    if not isinstance(network, SRNetwork):
+        raise InputError(
+            f"network: {type(network).__name__} came; expected a name, a file, or a sciSR.networks.SRNetwork; "
+            "make a module of your own one by giving it a spec and a residual (docs/networks.md)"
+        )
     target = find_target(raster, network.spec, wanted)
     _check_channels(raster, network)
     _check_band_order(raster, network)
@@ -231,7 +236,7 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
     job = TileJob(raster, prepare(network, devices[0], "float32"), plan, recipe.fit(raster), target.order, fill)
     facts: dict[str, Any] = {
         "network": model_name(network),
-        "network_sha256": (network.card.checksum if network.card else None) or _state_checksum(network),
+        "network_sha256": (network.card.checksum if network.card else None) or fingerprint(network),
         "exact": settings.exact,
         "normalization": recipe.to_dict(),
     }
@@ -248,14 +253,6 @@ def _run(raster: Raster, network: SRNetwork, target: Target, settings: _Settings
         auxiliary={key: regrid(aux, grid.shape, kernel="nearest") for key, aux in raster.auxiliary.items()},
         provenance=_provenance(raster, str(facts["network"]), grid, facts),
     )
-
-
-def _state_checksum(network: SRNetwork) -> str:
-    """sha256 of a bare network's family, arguments and weights."""
-    digest = hashlib.sha256(f"{network.family} {sorted(network.arguments.items())}".encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _source(job: TileJob, settings: _Settings, workers: int, facts: dict[str, Any]) -> UpscaledSource:

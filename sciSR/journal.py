@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -96,8 +97,18 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def has(self, number: int) -> bool:
-        """Whether the part is finished."""
-        return self._path(number).exists()
+        """Whether the part is finished; one that a machine that went down has left in pieces is removed."""
+        path = self._path(number)
+        if not path.exists():
+            return False
+        try:
+            with zipfile.ZipFile(path) as file:
+                whole = file.testzip() is None
+        except (zipfile.BadZipFile, EOFError):
+            whole = False
+        if not whole:
+            path.unlink()
+        return whole
 
     def read(self, number: int) -> Block:
         """The finished part."""
@@ -114,6 +125,8 @@ class Journal:
         partial = self.folder / f"{number}.{uuid4().hex}.partial"
         with open(partial, "wb") as file:
             np.savez(file, allow_pickle=False, **entries)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self._path(number))
 
     def noted(self, number: int) -> bool:

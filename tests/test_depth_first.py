@@ -140,6 +140,57 @@ def test_any_sum_of_rows_gives_the_whole_image(ndim: int, fast: bool) -> None:
             assert (found - whole).abs().max() <= 5e-5 * whole.abs().max()
 
 
+class _Joins(nn.Module):
+    """Concatenations of one thing several times, by every name, and sums with constants."""
+
+    def __init__(self, ndim: int) -> None:
+        super().__init__()
+        kind = nn.Conv2d if ndim == 2 else nn.Conv3d
+        self.thin, self.back = kind(16, 4, 3, padding=1), kind(48, 16, 3, padding=1)
+        self.gain = nn.Parameter(torch.rand(1, 16, *(1,) * ndim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.thin(x)
+        four = torch.cat([y] * 4, 1)
+        total: torch.Tensor = self.back(torch.concat(tensors=(four, x, four), dim=1)) * self.gain
+        return total
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["direct", "winograd"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_what_is_joined_twice_comes_twice(ndim: int, fast: bool) -> None:
+    network = build_network("edsr", ndim=ndim, in_channels=2, scale=2, features=16, blocks=1)
+    network.body = _Joins(ndim)
+    network = _filled(network)
+    assert derive(network, fast=fast).widest >= 48
+    x = torch.randn(2, 2, *(33, 19, 6)[:ndim], generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        whole = network.residual(x)
+        assert whole is not None
+        for rows, wide in ((1, None), (7, 2), (33, 8)):
+            found = _by_rows(network, x, rows, wide, fast=fast)
+            assert (found - whole).abs().max() <= 5e-5 * whole.abs().max()
+
+
+class _Constant(nn.Module):
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.joined = joined
+        self.map = nn.Parameter(torch.ones(1, 16, 12, 10))
+        self.layer = nn.Conv2d(32, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.cat([x, self.map], 1)) if self.joined else x + self.map
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_constants_of_many_rows_go_by_tiles(joined: bool) -> None:
+    network = build_network("edsr", ndim=2, in_channels=1, scale=2, features=16, blocks=1)
+    network.body = _Constant(joined)
+    with pytest.raises(NotStreamableError, match="constant"):
+        derive(network.eval())
+
+
 @pytest.mark.parametrize("family", sorted(UNBOUNDED | WINDOWED))
 def test_what_cannot_stream_says_why(family: str) -> None:
     with pytest.raises(NotStreamableError, match=r"receptive field has no bound|depends on the values or shapes"):
