@@ -12,8 +12,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
@@ -21,9 +23,13 @@ from typing import Any, NoReturn, TextIO
 from sciSR import __version__
 from sciSR.console import Console, one_line
 from sciSR.errors import InputError, MissingFileError, OutputExistsError, SciSRError, SciSRWarning
+from sciSR.files import remove_unfinished
 
 __all__ = ["command", "main"]
 
+_PATIENCE = 2.0
+"""Seconds after which an interrupted run says what it still waits for."""
+_stops: list[int] = []
 _RARELY = 50_000
 """New objects between two looks; Python's own 700 make some forty while the libraries load."""
 _GIVEN = argparse.SUPPRESS
@@ -38,7 +44,8 @@ def command() -> int:
     """
     gc.set_threshold(_RARELY)
     try:
-        return main()
+        with _caught_signals():
+            return main()
     finally:
         gc.freeze()
 
@@ -55,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         console = Console(quiet=getattr(arguments, "quiet", False))
         verdict.console = console
-        verdict.resume = getattr(arguments, "resume", False)
         _prepare(console, debug)
         module = import_module(f"sciSR.commands.{arguments.module}")
         verdict.code = module.run(arguments, console)
@@ -80,7 +86,6 @@ class _Verdict:
     def __init__(self, debug: bool) -> None:
         self.code = 0
         self.debug = debug
-        self.resume = False
         self.console = Console()
 
     def __enter__(self) -> _Verdict:
@@ -102,21 +107,22 @@ class _Verdict:
         if self.debug and not isinstance(error, KeyboardInterrupt):
             self.console.clear()
             return False
-        self.console.problem(_told(error, self.resume))
+        self.console.problem(_told(error))
         return True
 
 
 def exit_code(error: BaseException) -> int:
-    """0 done, 1 failed, 2 wrong input or usage, 130 interrupted."""
+    """0 done, 1 failed, 2 wrong input or usage, 130 interrupted, 143 and 129 by SIGTERM and SIGHUP."""
     if isinstance(error, KeyboardInterrupt):
-        return 143 if error.args == (signal.SIGTERM,) else 130
+        number = error.args[0] if error.args else signal.SIGINT
+        return 128 + int(number)
     return 2 if isinstance(error, (InputError, MissingFileError, OutputExistsError)) else 1
 
 
-def _told(error: BaseException, resume: bool) -> str:
+def _told(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        left = "finished parts are kept: run it again with --resume" if resume else "unfinished outputs were removed"
-        return f"interrupted; {left}"
+        left = getattr(error, "__notes__", ["unfinished outputs were removed"])
+        return f"interrupted; {left[0]}"
     if isinstance(error, SciSRError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -127,7 +133,7 @@ def _told(error: BaseException, resume: bool) -> str:
 
 
 def _prepare(console: Console, debug: bool) -> None:
-    """Warnings and log lines go to the console in one line each; SIGTERM ends a run as Ctrl-C does."""
+    """Warnings and log lines go to the console in one line each."""
 
     def show(
         message: Warning | str,
@@ -147,11 +153,35 @@ def _prepare(console: Console, debug: bool) -> None:
     warnings.simplefilter("always", SciSRWarning)
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="scisr: %(name)s: %(message)s")
 
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number))
 
-    if hasattr(signal, "SIGTERM") and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, stop)
+@contextmanager
+def _caught_signals() -> Iterator[None]:
+    """Signals that are not ignored or caught by others end a run in order."""
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in known}
+    ours = [number for number in known if before[number] in (signal.default_int_handler, signal.SIG_DFL)]
+    for number in ours:
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number in () if _stops else ours:  # a stopped process may still wait for its threads
+            signal.signal(number, before[number])
+
+
+def _stop(number: int, frame: Any) -> None:
+    """End the run as Ctrl-C does. What is under way is waited for; at the second time it is not, and files still go."""
+    code = 128 + number
+    if _stops:
+        remove_unfinished()
+        os.write(2, b"scisr: error: interrupted at once\n")
+        os._exit(code)
+    _stops.append(number)
+    text = "scisr: stopping, once what is under way ends; once more: at once\n"
+    waited = threading.Timer(_PATIENCE, sys.stderr.write, [text])
+    waited.daemon = True
+    waited.start()
+    raise KeyboardInterrupt(signal.Signals(number))
 
 
 def _parser() -> argparse.ArgumentParser:

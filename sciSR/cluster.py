@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciSR.errors import InputError, RunError
-from sciSR.io import Progress, adapter_for, check_target, publish_all, save_raster
+from sciSR.io import Progress, adapter_for, check_target, publish_all, save_raster, tell_kept
 from sciSR.io.adapter import WithSharedWriting
 from sciSR.journal import Journal, PartedSource, journal_folder, journal_key, parted_source
 from sciSR.raster import Block, Raster, Window
@@ -41,6 +41,7 @@ def save_on_cluster(
     overwrite: bool = False,
     progress: Progress | None = None,
     writing: Progress | None = None,
+    made: Callable[[Path], None] | None = None,
     **options: Any,
 ) -> Path:
     """:func:`sciSR.save_raster`, computed on a cluster; what a killed run has left is used.
@@ -52,6 +53,7 @@ def save_on_cluster(
         overwrite: replace what is there.
         progress: called with (parts done, parts in all).
         writing: called with (values written, values in all), where one process writes the file in the end.
+        made: called with the whole file, or folder, before it moves to its place.
         options: what the format understands.
 
     Returns:
@@ -66,13 +68,23 @@ def save_on_cluster(
     adapter = adapter_for(target)
     check_target(raster, target, overwrite=overwrite, **options)
     if isinstance(adapter, WithSharedWriting) and isinstance(raster.source, PartedSource):
-        return _shared(raster, target, adapter, scheduler, progress, options)
-    compute_parts(raster, target, scheduler, progress=progress)
-    return save_raster(raster, target, overwrite=overwrite, resume=True, progress=writing, **options)
+        return _shared(raster, target, adapter, scheduler, progress, made, options)
+    try:
+        compute_parts(raster, target, scheduler, progress=progress)
+    except KeyboardInterrupt as stop:
+        tell_kept(stop, target)
+        raise
+    return save_raster(raster, target, overwrite=overwrite, resume=True, progress=writing, made=made, **options)
 
 
 def _shared(
-    raster: Raster, target: Path, adapter: Any, scheduler: str | Client, progress: Progress | None, options: Any
+    raster: Raster,
+    target: Path,
+    adapter: Any,
+    scheduler: str | Client,
+    progress: Progress | None,
+    made: Callable[[Path], None] | None,
+    options: Any,
 ) -> Path:
     """Every worker writes its own rows of one file or store, which then moves to its place."""
     with _connected(scheduler) as client:
@@ -91,9 +103,15 @@ def _shared(
             begun.touch()
         work = _Rows(raster, journal, place, options, _units(raster, adapter.shared_rows(raster, **options)))
         missing = [number for number in range(len(work.units)) if not journal.noted(number)]
-        _compute(client, work, missing, progress)
+        try:
+            _compute(client, work, missing, progress)
+        except KeyboardInterrupt as stop:
+            tell_kept(stop, target)
+            raise
     with _on_disk(target):
         adapter.complete(raster, place, **options)
+        if made is not None:
+            made(place)
         begun.unlink()  # what is left after a kill while files are moved is no longer whole
         publish_all(adapter, raster, place.parent, target)
     journal.remove()

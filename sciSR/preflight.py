@@ -126,7 +126,7 @@ def check_workflow(
             jobs = []
         for job in jobs:
             if job.output not in finished:
-                _check_job(workflow, job, found, overwrite)
+                _check_job(workflow, job, found, overwrite, resume)
         found.errors += _crowded(found.outlooks)
     found.notes = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, SciSRWarning)))
     return found
@@ -198,9 +198,9 @@ def _check_model(workflow: Workflow, found: Preflight) -> None:
         )
 
 
-def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) -> None:
+def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool, resume: bool) -> None:
     try:
-        _check_place(workflow, job, overwrite)
+        _check_place(workflow, job, overwrite, resume)
         if workflow.input is None:
             return
         raster = open_input(workflow.input, job.sources)
@@ -221,8 +221,8 @@ def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool) 
         found.refused.append((job, error))
 
 
-def _check_place(workflow: Workflow, job: Job, overwrite: bool) -> None:
-    """Whether input and output may lie where they do."""
+def _check_place(workflow: Workflow, job: Job, overwrite: bool, resume: bool) -> None:
+    """Whether input and output may lie where they do. What a killed run has left beside no output may be replaced."""
     for source in job.sources:
         if not is_remote(source) and not os.path.exists(source):
             raise MissingFileError(f"{source}: no such file")
@@ -230,7 +230,12 @@ def _check_place(workflow: Workflow, job: Job, overwrite: bool) -> None:
     if workflow.report is not None:
         endings += [e for e, wanted in ((".png", workflow.report.picture), (".html", workflow.report.html)) if wanted]
     for path in (job.output, *(job.beside(ending) for ending in endings)):
-        if path.exists() and not overwrite:
+        if resume and path == job.output and path.exists() and not overwrite:
+            raise OutputExistsError(
+                f"{path}: exists already, but not made of this input with these settings and weights, or it has been "
+                "changed since; choose another output or allow overwriting (--overwrite)"
+            )
+        if path.exists() and not overwrite and not (resume and not job.output.exists()):
             raise OutputExistsError(f"{path}: exists already; choose another output or allow overwriting (--overwrite)")
         if path.is_dir() and path.suffix.lower() != ".zarr":
             raise OutputExistsError(f"{path}: is a folder; choose another name for the output")

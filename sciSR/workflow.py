@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +22,7 @@ from sciSR.console import LogWatcher, Watcher, one_line
 from sciSR.errors import SciSRError, SciSRWarning
 from sciSR.evaluation import ScoreTable
 from sciSR.io import open_raster, save_raster
-from sciSR.journal import parted_source
+from sciSR.journal import Journal, journal_folder, parted_source
 from sciSR.networks import weights_path
 from sciSR.networks.spec import model_name
 from sciSR.preflight import check_workflow
@@ -166,11 +166,16 @@ class _Run:
 
     def all_of_it(self) -> Outcome:
         """Check, train, and work on each input."""
-        kept = tuple(job.output for job in self._jobs() if self._up_to_date(job)) if self.resume else ()
-        found = check_workflow(self.workflow, overwrite=self.overwrite, resume=self.resume, finished=kept)
+        standing = {job: self._standing(job) for job in self._jobs()} if self.resume else {}
+        kept = tuple(job.output for job, record in standing.items() if record is not None and self._is_judged(record))
+        made = {job: record for job, record in standing.items() if record is not None and job.output not in kept}
+        whole = (*kept, *(job.output for job in made))
+        for file in whole:
+            Journal(journal_folder(file), "").remove()  # of a run that was killed at its very end
+        found = check_workflow(self.workflow, overwrite=self.overwrite, resume=self.resume, finished=whole)
         if found.errors:
             raise found.errors[0]
-        many = len(found.ready) + len(found.refused) + len(kept) > 1
+        many = len(found.ready) + len(found.refused) + len(whole) > 1
         if found.refused and not many:
             raise found.refused[0][1]
         for job, error in found.refused:
@@ -180,9 +185,9 @@ class _Run:
         self._load(trained)
         done: list[Done] = []
         failed: list[tuple[Job, Exception]] = list(found.refused)
-        for job in found.ready:
+        for job in (*made, *found.ready):
             try:
-                done.append(self._one(job))
+                done.append(self._one(job, made.get(job)))
             except (SciSRError, OSError, MemoryError) as error:
                 if not many:
                     raise
@@ -226,22 +231,21 @@ class _Run:
             fact = FileFact.of(weights_path(name))
             self.weights = replace(fact, path=name)
 
-    def _one(self, job: Job) -> Done:
-        """Work on one input: the output and its record, then the evaluation, then the pictures."""
+    def _one(self, job: Job, record: RunRecord | None = None) -> Done:
+        """Work on one input: the output and its record, then the evaluation, then the pictures.
+
+        ``record``: of an output that a killed run has made, but not judged yet.
+        """
         clock = _Clock()
         assert self.workflow.input is not None
-        with ThreadPoolExecutor(1) as reader:
-            facts = reader.submit(lambda: [FileFact.of(file) for file in input_files(job.sources)])
-            with clock.step("plan"):
-                raster = open_input(self.workflow.input, job.sources)
-                result = self._result(raster)
-            with clock.step("write"):
-                self._write(result, job)
-            with clock.step("checksum"):
-                record = self._record(job, facts.result(), FileFact.of(job.output), raster, result)
-        record = replace(record, timings=clock.seconds)
-        record.write(job.record)
-        self.watcher.say(_told(job, raster, result))
+        with clock.step("plan"):
+            raster = open_input(self.workflow.input, job.sources)
+            result = self._result(raster)
+        if record is None:
+            record = self._made(job, raster, result, clock)
+            self.watcher.say(_told(job, raster, result))
+        else:
+            clock.seconds = {**record.timings, **clock.seconds}
         table: ScoreTable | None = None
         drawn: list[Path] = []
         if self.model is not None:
@@ -250,9 +254,28 @@ class _Run:
         self.watcher.say(f"record   {job.record}")
         return Done(job, record, table, (job.output, job.record, *drawn))
 
-    def _write(self, result: Raster, job: Job) -> None:
+    def _made(self, job: Job, raster: Raster, result: Raster, clock: _Clock) -> RunRecord:
+        """Make the output. Its record is there before it is: an output without one would be nobody's."""
+        found: list[RunRecord] = []
+        with ThreadPoolExecutor(1) as reader:
+            inputs = reader.submit(lambda: [FileFact.of(file) for file in input_files(job.sources)])
+
+            def note(file: Path) -> None:
+                with clock.step("checksum"):
+                    fact = replace(FileFact.of(file), path=str(job.output), absolute=str(job.output.resolve()))
+                    record = self._record(job, inputs.result(), fact, raster, result)
+                found.append(replace(record, timings=clock.seconds))
+                found[0].write(job.record)
+
+            with clock.step("write"):
+                self._write(result, job, note)
+        record = replace(found[0], timings=clock.seconds)
+        record.write(job.record)
+        return record
+
+    def _write(self, result: Raster, job: Job, made: Callable[[Path], None]) -> None:
         """Compute the result and write it; on a cluster, or going on where a killed run stopped, part by part."""
-        resume = self.resume and not job.remote and len(job.sources) == 1 and parted_source(result.source) is not None
+        parted = not job.remote and len(job.sources) == 1 and parted_source(result.source) is not None
         options = self.workflow.output.options
         progress = self.watcher.step(job.output.name)
         if self.scheduler is not None:
@@ -264,10 +287,18 @@ class _Run:
                 overwrite=self.overwrite,
                 progress=parts,
                 writing=progress,
+                made=made,
                 **options,
             )
             return
-        save_raster(result, job.output, overwrite=self.overwrite, resume=resume, progress=progress, **options)
+        resume = self.resume and parted
+        if self.resume and not parted:
+            self.watcher.say(
+                f"{job.output.name}: made in one go; parts are kept of a network's result on one local file"
+            )
+        save_raster(
+            result, job.output, overwrite=self.overwrite, resume=resume, progress=progress, made=made, **options
+        )
 
     def _result(self, raster: Raster) -> Raster:
         if self.workflow.degrade is not None:
@@ -343,28 +374,32 @@ class _Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _up_to_date(self, job: Job) -> bool:
-        """Whether the output is whole and would come out the same: its record names the same bytes and settings."""
-        if not job.record.is_file() or not job.output.is_file() or job.remote:
-            return False
+    def _standing(self, job: Job) -> RunRecord | None:
+        """The record of an output that is whole and would come out the same: of the same bytes and settings."""
+        if not job.record.is_file() or not job.output.exists() or job.remote:
+            return None
         try:
             record = read_record(job.record)
             for fact, file in zip(record.inputs, input_files(job.sources), strict=True):
                 if is_remote(file):
-                    return False
+                    return None
                 fact.verify(file)
             record.output.verify(str(job.output))
             before = make_workflow(record.workflow)
             if record.weights is not None:
                 record.weights.verify(str(weights_path(record.weights.path)))
         except (SciSRError, ValueError):
-            return False
+            return None
         section = self.workflow.upscale
         made = None if before.upscale is None else before.upscale.network
         model = made if section is None or section.network is None else section.network
         now = resolved(self.workflow, job.sources, str(job.output), record.engine, model)
-        judged = now.evaluate is None or record.evaluation is not None
-        return now == before and judged
+        return record if now == before else None
+
+    def _is_judged(self, record: RunRecord) -> bool:
+        """Whether all that follows the output was done too."""
+        follows = self.workflow.upscale is not None and "consistency" not in record.timings
+        return not follows and (self.workflow.evaluate is None or record.evaluation is not None)
 
 
 def _told(job: Job, raster: Raster, result: Raster) -> str:

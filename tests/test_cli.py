@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -568,18 +569,19 @@ def test_export_refuses_what_it_cannot_write(tmp_path: Path, capsys: pytest.Capt
 # ---- interruption
 
 
+def _heed(number: signal.Signals) -> None:
+    """A shell's background job ignores SIGINT, and would hand that on."""
+    signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
     source = write_scene(tmp_path / "in.tif", smooth((4, 1400, 1400)))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "sciSR", "upscale", str(source), "-o", str(out), "--model", "ibp", "--scale", "2"]
-
-    def heeded() -> None:
-        signal.signal(number, signal.SIG_DFL)  # a shell's background job ignores SIGINT, and would hand that on
-
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, preexec_fn=heeded, **pipes) as process:
+    with subprocess.Popen(command, preexec_fn=partial(_heed, number), **pipes) as process:
         deadline = time.monotonic() + 300  # loading torch takes long on a busy machine
         while not (out.exists() and any(out.iterdir())) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -590,6 +592,46 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, number: si
     assert err.splitlines()[-1] == "scisr: error: interrupted; unfinished outputs were removed"
     assert "Traceback" not in err
     assert list(out.iterdir()) == []
+
+
+_STUCK = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import sciSR.commands.doctor as doctor
+from sciSR.cli import command
+from sciSR.files import unfinished_folder, whole_file
+
+place = Path(sys.argv.pop())
+
+def run(arguments, console):
+    with unfinished_folder(place), whole_file(place), ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: [print("begun", flush=True), time.sleep(300)])
+        time.sleep(300)
+
+doctor.run = run
+sys.exit(command())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_waits_for_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", _STUCK, "doctor", str(tmp_path / "out" / "o.tif")]
+    (tmp_path / "out").mkdir()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=partial(_heed, number), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        assert len(list((tmp_path / "out").iterdir())) == 2
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert "once more: at once" in process.stderr.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err == "scisr: error: interrupted at once\n"
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from sciSR.backends import prepare
 from sciSR.errors import GeometryError, InputError, PrecisionWarning, RunError
 from sciSR.inference import upscale
 from sciSR.io import open_raster
 from sciSR.networks import build_network, list_weights, load_network
-from sciSR.networks.spec import NetworkCard, SRNetwork
+from sciSR.networks.spec import NetworkCard, NetworkSpec, SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.precision import MIN_PSNR_DB, check_precision
 from sciSR.raster import Channel, Raster
@@ -373,3 +374,56 @@ def test_a_worker_without_the_senders_compiler_says_so(monkeypatch: pytest.Monke
     monkeypatch.setattr("sciSR.strips.is_available", lambda: False)
     with pytest.raises(RunError, match="llvmlite"):
         pickle.loads(sent)
+
+
+SCENE = Raster.from_array(np.random.default_rng(0).random((1, 21, 34), np.float32), affine=np.eye(3), axes="cyx")
+
+
+class _Own(SRNetwork):
+    """A user's own network, without a family or arguments."""
+
+    spec = NetworkSpec(("y", "x"), (2, 2), in_channels=1, out_channels=1, receptive_radius=(1, 1), halo=(1, 1))
+
+    def __init__(self, slope: float = 0.1, gain: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.LeakyReLU(slope), nn.PixelShuffle(2)
+        )
+        self.register_buffer("gain", torch.tensor(gain), persistent=False)
+        self.note = "plain"
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        fine: torch.Tensor = self.layers(x) * self.gain
+        return fine
+
+
+class _Another(_Own):
+    """The same weights and attributes, and another forward."""
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        return -super().residual(x)
+
+
+class _Several(_Own):
+    def residual(self, x: torch.Tensor) -> Any:
+        return (super().residual(x),)
+
+
+def test_networks_of_ones_own_are_told_apart_by_all_that_decides_their_values() -> None:
+    networks = [_Own(), _Own(slope=0.2), _Own(gain=2.0), _Another(), _Own()]
+    networks[-1].note = "another"
+    sums = {upscale(SCENE, network).source.record()["network_sha256"] for network in networks}  # type: ignore[attr-defined]
+    assert len(sums) == len(networks)
+    assert upscale(SCENE, _Own().eval()).source.record()["network_sha256"] in sums  # type: ignore[attr-defined]
+    trained = _Own()
+    with torch.no_grad():
+        next(trained.parameters()).add_(1e-3)
+    assert upscale(SCENE, trained).source.record()["network_sha256"] not in sums  # type: ignore[attr-defined]
+
+
+def test_what_is_no_network_is_refused() -> None:
+    with pytest.raises(InputError, match="Conv2d came"):
+        upscale(SCENE, nn.Conv2d(1, 1, 3))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="is a tuple"):
+        upscale(SCENE, _Several()).read()

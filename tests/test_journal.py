@@ -59,6 +59,29 @@ def test_parts_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert not journal.has(3)
 
 
+@pytest.mark.parametrize("how", ["empty", "cut", "zeros", "changed"])
+def test_a_part_that_is_not_whole_is_made_again(tmp_path: Path, how: str) -> None:
+    result = _result("volume", {"tile": 8})
+    journal = Journal(tmp_path / "j", "key")
+    journal.open()
+    values = [block.values for _, block in journalled(result, journal).stream()]
+    part = journal.folder / "part-00000001.npz"
+    data = part.read_bytes()
+    middle = len(data) // 2
+    broken = {
+        "empty": b"",
+        "cut": data[:middle],
+        "zeros": bytes(len(data)),
+        "changed": data[:middle] + bytes(b ^ 255 for b in data[middle : middle + 8]) + data[middle + 8 :],
+    }
+    part.write_bytes(broken[how])
+    assert not journal.has(1)
+    again = [block.values for _, block in journalled(_result("volume", {"tile": 8}), journal).stream()]
+    for one, other in zip(values, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert part.read_bytes() == data
+
+
 def test_parts_of_another_computation_are_dropped(tmp_path: Path) -> None:
     first = Journal(tmp_path / "j", "one")
     first.open()

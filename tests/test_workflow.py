@@ -16,6 +16,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
+import sciSR.io as io_module
 import sciSR.workflow as module
 from sciSR.config import make_workflow
 from sciSR.errors import InputError, MissingFileError, OutputExistsError, RunError
@@ -362,6 +363,61 @@ def test_resume_does_not_keep_what_would_come_out_otherwise(
     outcome = run(values, overrides=overrides, resume=True, overwrite=True)
     assert outcome.kept == ()
     assert len(outcome.done) == 1
+
+
+@pytest.mark.parametrize(
+    "moment", ["publish_all", "sciSR.workflow.consistency_facts", "sciSR.workflow.evaluated", "late"]
+)
+@pytest.mark.parametrize("ending", [".nii.gz", ".zarr"])
+def test_a_run_that_is_killed_late_is_resumed(
+    tmp_path: Path, volume: Path, weights: Path, moment: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = settings(volume, tmp_path / "out", weights, evaluate={"baselines": ["cubic"]}, report={"picture": True})
+    values["output"] = {"path": str(tmp_path / "out" / f"scan{ending}")}
+
+    class KilledError(Exception):
+        """Nothing catches it, and nothing follows it."""
+
+    def kill(*arguments: Any, **options: Any) -> Any:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        if moment == "publish_all":  # as if the moves were the last thing that was done
+            real = io_module.publish_all
+            patch.setattr(io_module, "publish_all", lambda *a: (real(*a), kill()))
+        elif moment == "late":
+            real_write, written = RunRecord.write, []
+
+            def write(record: RunRecord, path: Path) -> Path:
+                written.append(path)
+                return kill() if len(written) == 3 else real_write(record, path)
+
+            patch.setattr(RunRecord, "write", write)
+        else:
+            patch.setattr(moment, kill)
+        with pytest.raises(KilledError):
+            run(values, resume=True)
+    output = tmp_path / "out" / f"scan{ending}"
+    before = output.stat().st_mtime_ns
+    outcome = run(values, resume=True)
+    assert output.stat().st_mtime_ns == before, "the output was there, and is not made again"
+    assert outcome.table is not None
+    record = record_of(outcome)
+    assert record.evaluation is not None
+    assert record.consistency is not None
+    assert ("write" in record.timings) == (moment != "publish_all")
+    assert (tmp_path / "out" / "scan.png").exists()
+    assert sorted(p.name for p in output.parent.iterdir()) == sorted([output.name, "scan.png", "scan.run.json"])
+    assert run(values, resume=True).kept == (output,)
+
+
+def test_what_is_left_without_an_output_is_replaced_on_resume(tmp_path: Path, volume: Path, weights: Path) -> None:
+    values = settings(volume, tmp_path / "out", weights)
+    run(values)
+    (tmp_path / "out" / "scan.nii.gz").unlink()
+    with pytest.raises(OutputExistsError):
+        run(values)
+    assert len(run(values, resume=True).done) == 1
 
 
 def test_the_evaluate_step_prints_and_records_its_table(tmp_path: Path, volume: Path, weights: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from sciSR.derived import whole_slabs
 from sciSR.errors import FormatError, MissingFileError, RunError
-from sciSR.files import check_free
+from sciSR.files import check_free, unfinished_folder
 from sciSR.io.adapter import FormatAdapter, WithCompanions, WithLeftovers, Writer
 from sciSR.journal import Journal, journal_folder, journal_key, journalled
 from sciSR.raster import Raster
@@ -108,6 +108,7 @@ def save_raster(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    made: Callable[[Path], None] | None = None,
     **options: Any,
 ) -> Path:
     """Write a raster block by block, computing it as it goes; the file appears whole or not at all.
@@ -119,6 +120,7 @@ def save_raster(
         resume: keep finished parts in a folder beside the output, use those that a killed run of the same input,
             network and settings left there, and remove them at the end; needs the disk space of the result in float32.
         progress: called with (values done, values in all).
+        made: called with the whole file, or folder, before it moves to its place.
         options: what the format understands; see its page.
 
     Returns:
@@ -136,28 +138,39 @@ def save_raster(
     if journal is not None:
         journal.open()
         raster = journalled(raster, journal)
-    folder = _workplace(target, journal)
     try:
-        writer = adapter.create(raster, folder / target.name, **options)
-        _pull(raster, writer, progress)
-        publish_all(adapter, raster, folder, target)
+        with unfinished_folder(target) if journal is None else _kept_folder(journal) as folder:
+            writer = adapter.create(raster, folder / target.name, **options)
+            _pull(raster, writer, progress)
+            if made is not None:
+                made(folder / target.name)
+            publish_all(adapter, raster, folder, target)
     except OSError as error:
         raise RunError(f"{target}: writing failed: {error}; free some space or choose another place") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt as stop:
+        if journal is not None:
+            tell_kept(stop, target)
+        raise
     if journal is not None:
         journal.remove()
     return target
 
 
-def _workplace(target: Path, journal: Journal | None) -> Path:
-    """A new folder on the output's own disk; with a journal always the same one, so that a kill leaves no stray."""
-    if journal is None:
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+def tell_kept(stop: KeyboardInterrupt, target: Path) -> None:
+    """Note on an interruption that the journal of an output stays."""
+    stop.add_note(f"{target.name}: finished parts are kept; run it again with --resume")
+
+
+@contextmanager
+def _kept_folder(journal: Journal) -> Iterator[Path]:
+    """The folder for the output in a journal's, always the same one, so that a kill leaves no stray."""
     folder = journal.folder / "output"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    return folder
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_target(raster: Raster, path: str | os.PathLike[str], *, overwrite: bool = False, **options: Any) -> None:
