@@ -74,6 +74,13 @@ def test_a_device_that_is_none_is_refused(device: str) -> None:
         launch(device, 1, 1, "float32")
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_fp16_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=f"precision: fp16 needs a CUDA device, device '{device}' has none; use bf16"):
+        launch(device, 1, 1, "fp16")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_without_cuda_is_refused() -> None:
     with pytest.raises(InputError, match="torch sees no CUDA device here"):

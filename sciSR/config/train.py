@@ -161,7 +161,7 @@ class TrainSection(Section):
     search: SearchSection | None = None
     """Find width and depth of the network first."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
-    """Arithmetic; weights stay float32."""
+    """Arithmetic; ``fp16`` needs a CUDA device; weights stay float32."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``mps``."""
     devices: int = Field(default=1, ge=1)

@@ -28,6 +28,9 @@ Progress = Callable[[int, int], None]
 _LOOK = 10
 """Steps between two looks at whether the minutes still hold what was planned."""
 
+_SKIPS = 30
+"""Steps in a row that fp16 may leave out; by then its first scale of 2^16 has come down to 2^-14."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -131,8 +134,13 @@ def run(
     layout = torch.channels_last if network.spec.ndim == 2 else torch.channels_last_3d
     # a quarter faster on CPUs, and what tensor cores want
     network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    scaler = getattr(fabric.strategy.precision, "scaler", None)  # fp16's
     optimizer = torch.optim.AdamW(
-        network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+        network.parameters(),
+        settings.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=settings.weight_decay,
+        fused=scaler is None,  # a fused one unscales gradients itself, too late to clip them
     )
     model, optimizer = fabric.setup(torch.compile(network) if compiled else network, optimizer)
     average = MovingAverage(network, settings.ema)
@@ -162,10 +170,13 @@ def run(
         norm = total
         if settings.clip is not None:
             norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-        if not watch.good(outcome.step, total, norm, average):
+        if not watch.good(outcome.step, total, norm if scaler is None else total, average):
             outcome.weights = watch.weights
             raise watch.error(outcome)
         optimizer.step()
+        if scaler is not None and watch.stuck(outcome.step, scaler.get_scale()):
+            outcome.weights = average.copy()
+            raise watch.error(outcome)
         optimizer.zero_grad(set_to_none=True)
         average.update(network)
         extra |= lesson.after(outcome.step)
@@ -203,6 +214,8 @@ class _Watch:
         self.maker, self.settings, self.share, self.every = maker, settings, share, every
         self.weights: dict[str, Tensor] = {}
         self.first_bad = 0
+        self._scale = 0.0
+        self._skipped = 0
         self._unseen: list[tuple[int, Tensor]] = []
         self._losses: list[Tensor] = []
 
@@ -221,6 +234,16 @@ class _Watch:
         if self.every > 1:
             self.weights = average.copy()
         return True
+
+    def stuck(self, step: int, scale: float) -> bool:
+        """Whether fp16's gradients overflowed at so many steps in a row that no scale will help.
+
+        A scaler leaves out a step whose gradients overflow and halves its ``scale``; a few such steps are its way to
+        find the right one.
+        """
+        self._skipped = self._skipped + 1 if scale < self._scale else 0
+        self._scale, self.first_bad = scale, step
+        return self._skipped >= _SKIPS
 
     def mean_loss(self, fabric: Any) -> float:
         """Of the steps since it was last asked, over all processes."""
@@ -354,6 +377,7 @@ class _Run:
         return kept | {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "average": {"count": self.average.count, "values": self.average.values},
             "lesson": self.lesson.state_dict(),
             "settings": _comparable(self.settings),
@@ -371,6 +395,8 @@ class _Run:
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.lesson.load_state_dict(kept["lesson"])
+        if kept.get("precision"):
+            self.fabric.strategy.precision.load_state_dict(kept["precision"])
         self.average.count = kept["average"]["count"]
         for key, value in kept["average"]["values"].items():
             self.average.values[key].copy_(value)

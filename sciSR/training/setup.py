@@ -38,7 +38,7 @@ def launch(device: str, devices: int, nodes: int, precision: str) -> Any:
     """A launched ``lightning_fabric.Fabric``; under torchrun its processes are the ones that there are.
 
     Raises:
-        InputError: a precision or device that is none.
+        InputError: a precision or device that is none, or fp16 without a CUDA device.
     """
     from lightning_fabric import Fabric
 
@@ -49,6 +49,8 @@ def launch(device: str, devices: int, nodes: int, precision: str) -> Any:
         raise InputError(f"device: {device!r} came, expected auto, cpu, cuda, cuda:1 or mps")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device: {device!r} was asked for, but torch sees no CUDA device here; use cpu or auto")
+    if precision == "fp16" and (kind in ("cpu", "mps") or not torch.cuda.is_available()):
+        raise InputError(f"precision: fp16 needs a CUDA device, device {device!r} has none; use bf16 or float32")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices

@@ -144,7 +144,7 @@ def train(
         teacher_weight: share of that target.
         prune: share of the weights to set to zero, the smallest, while the others adapt.
         search: find width and depth of the network first, by short trainings under a budget of operations.
-        precision: ``float32``, ``bf16`` or ``fp16`` arithmetic; weights stay float32.
+        precision: ``float32``, ``bf16`` or ``fp16`` (CUDA only) arithmetic; weights stay float32.
         device: auto, cpu, cuda, mps.
         devices: processes or GPUs per node.
         nodes: machines.
