@@ -14,7 +14,7 @@ from sciSR.networks.spec import SRNetwork
 from sciSR.raster import Raster
 from sciSR.resampling import upsample
 from sciSR.sampling import Reference
-from sciSR.training import TrainingResult, train
+from sciSR.training import TrainingResult, supervised, train
 from tests.training_cases import QUICK, scene, volume
 
 
@@ -192,14 +192,45 @@ def test_real_pairs_need_no_sensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"schedule": "linear"}, "schedule: 'linear' is not one of cosine, step, constant"),
+        ({"loss": "l3"}, "loss: 'l3' is not one of l1"),
+        ({"precision": "int8"}, "precision: 'int8' came, expected one of float32, bf16, fp16"),
+        ({"batch": 0}, "batch: 0 came, expected a whole number of at least 1"),
+        ({"batch": -2}, "batch: -2 came"),
+        ({"batch": 2.5}, r"batch: 2\.5 came"),
+        ({"accumulate": 0}, "accumulate: 0 came"),
+        ({"validate_every": 0}, "validate_every: 0 came"),
+        ({"patience": 0}, "patience: 0 came"),
+        ({"ema": 1.5}, r"ema: 1\.5 came, expected 0 or more, and less than 1"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan came, expected a number above 0"),
+        ({"clip": 0.0}, r"clip: 0\.0 came, expected a number above 0, or None"),
+        ({"warmup": -1}, "warmup: -1 came, expected 0 or more steps"),
+        ({"final_learning_rate": 2.0}, r"final_learning_rate: 2\.0 came, expected a part of learning_rate, 0 to 1"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(supervised, "gather", lambda *_, **__: pytest.fail("the references were decoded"))
+    with pytest.raises(InputError, match=message):
+        go(tmp_path / "net.safetensors", **changes)
+
+
+def test_patience_needs_something_held_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="patience: 1 came and nothing is held out to judge by; name validation"):
+        go(tmp_path / "net.safetensors", patience=1, validation_fraction=0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"steps": None}, "give one of them"),
         ({"minutes": 1.0}, "give one of them"),
         ({"sensor": None}, "no sensor came"),
         ({"network": {"scale": 2}}, "names no family"),
         ({"patch": {"z": 8}}, "one for each of y, x"),
         ({"augment": {"flips": True}}, "augment: no setting flips; there are flip, swap"),
-        ({"precision": "int8"}, "precision: 'int8'"),
-        ({"schedule": "linear"}, "schedule: 'linear'"),
         ({"patch": 60}, "no reference has room"),
         ({"validation": "twice"}, "network has 2|both learned"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from sciSR.errors import InputError, RunError
 from sciSR.networks.spec import SRNetwork
 from sciSR.sampling import Augmentation, Pair, PairMaker, RotatingMaker
 from sciSR.training.lessons import Lesson
-from sciSR.training.schedules import learning_rate_at
+from sciSR.training.schedules import check_schedule, learning_rate_at
 from sciSR.training.state import MovingAverage, load_state, save_state
 from sciSR.training.validation import Validator, mean_scores
 
@@ -32,9 +33,24 @@ _SKIPS = 30
 """Steps in a row that fp16 may leave out; by then its first scale of 2^16 has come down to 2^-14."""
 
 
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: 0 < value < math.inf, "a number above 0"),
+    "clip": (lambda value: value > 0, "a number above 0, or None"),
+    "warmup": (lambda value: value >= 0, "0 or more steps"),
+    "weight_decay": (lambda value: 0 <= value < math.inf, "0 or more"),
+    "final_learning_rate": (lambda value: 0 <= value <= 1, "a part of learning_rate, 0 to 1"),
+    "ema": (lambda value: 0 <= value < 1, "0 or more, and less than 1"),
+}
+"""Name of a setting -> which numbers it may be, and how to say that."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of a run; see :func:`sciSR.training.train`."""
+    """The numbers of a run; see :func:`sciSR.training.train`.
+
+    Raises:
+        InputError: a number that cannot be, or no such schedule.
+    """
 
     patch: tuple[int, ...]
     batch: int
@@ -56,6 +72,17 @@ class Settings:
     dry_run: bool
     augment: Augmentation
     keep: str = "best"
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "accumulate", "validate_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise InputError(f"{name}: {value!r} came, expected a whole number of at least 1")
+        for name, (fits, expected) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise InputError(f"{name}: {value!r} came, expected {expected}")
+        check_schedule(self.schedule)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for records."""

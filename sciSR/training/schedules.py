@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sciSR.errors import InputError
 
-__all__ = ["SCHEDULES", "learning_rate_at"]
+__all__ = ["SCHEDULES", "check_schedule", "learning_rate_at"]
 
 
 def _cosine(done: float) -> float:
@@ -26,6 +26,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
 }
 """Name -> factor on the learning rate at each part, 0 to 1, of the run after the warm-up."""
+
+
+def check_schedule(name: str) -> None:
+    """Raise InputError for a schedule that there is not."""
+    if name not in SCHEDULES:
+        raise InputError(f"schedule: {name!r} is not one of {', '.join(SCHEDULES)}")
 
 
 def learning_rate_at(
@@ -48,8 +54,7 @@ def learning_rate_at(
         >>> [round(learning_rate_at(s, 10, peak=1.0, warmup=2), 2) for s in (0, 1, 2, 6, 9)]
         [0.5, 1.0, 1.0, 0.5, 0.04]
     """
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule: {schedule!r} is not one of {', '.join(SCHEDULES)}")
+    check_schedule(schedule)
     if step < warmup:
         return peak * (step + 1) / warmup
     done = min(1.0, (step - warmup) / max(1, steps - warmup))

@@ -227,6 +227,11 @@ def train(
     data = gather(learned, judged, **facts, fraction=validation_fraction, held_only=too_much)
     if too_much and not data.validation:
         raise InputError("cache_gb: references this large are judged on what held_out or validation name; name some")
+    if settings.patience is not None and not data.validation:
+        raise InputError(
+            f"patience: {patience} came and nothing is held out to judge by; name validation or held_out, "
+            "give validation_fraction, or leave patience away"
+        )
 
     pairs_of = partial(
         PairMaker,
