@@ -241,7 +241,7 @@ def own(case: Case, high: Tensor, options: argparse.Namespace, folder: Path, pre
             augment=Augmentation(),
         )  # fmt: skip
         run(fabric, network, maker, Supervised(build_loss("l1")), settings, validator=None,
-            state=folder / f"{precision}.pt", resume=False, compiled=False, observe=lambda record: None,
+            state=folder / f"{precision}.pt", identity={}, resume=False, compiled=False, observe=lambda record: None,
             progress=None)  # fmt: skip
 
     return steps

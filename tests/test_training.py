@@ -15,6 +15,7 @@ from sciSR.raster import Raster
 from sciSR.resampling import upsample
 from sciSR.sampling import Reference
 from sciSR.training import TrainingResult, supervised, train
+from sciSR.training.state import load_state, save_state
 from tests.training_cases import QUICK, scene, volume
 
 
@@ -89,6 +90,49 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
         go(target, progress=stop_at(4))
     with pytest.raises(InputError, match=r"resume: learning_rate was 0\.001 when the run began and is 0\.01 now"):
         go(target, resume=True, learning_rate=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"references": scene(1)},
+            r"reference 1 was training scene \(sha256 \w+\).* and is training scene \(sha256",
+        ),
+        ({"references": [scene(), scene(1)]}, "the number of references was 1 when the run began and is 2 now"),
+        ({"references": Reference(scene(), held_out={"y": (0, 30)})}, r"reference 1 was .* now; set it back"),
+        (
+            {"network": QUICK["network"] | {"features": 8}},
+            r'network was edsr .*"features": 4.* and is edsr .*"features": 8',
+        ),
+        ({"normalization": {"kind": "identity"}}, r"normalization was \{'kind': 'percentile'.*'kind': 'identity'"),
+        ({"sensor": "box"}, "sensor was .* when the run began"),
+        ({"bands": ["red"]}, r"bands was None when the run began and is \['red'\] now"),
+        ({"prune": 0.5}, r"prune was None when the run began and is 0\.5 now"),
+        ({"adversarial": {"force": True}}, r"adversarial was None when the run began and is Game\("),
+        ({"teacher": build_network("edsr", ndim=2, in_channels=1, scale=2)}, "teacher was None .* and is 'edsr' now"),
+        ({"validation_fraction": 0.3}, r"validation_fraction was 0\.15 when the run began and is 0\.3 now"),
+    ],
+)
+def test_resuming_another_run_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    target = tmp_path / "net.safetensors"
+    with pytest.raises(_StoppedError):
+        go(target, progress=stop_at(4))
+    options = QUICK | {"steps": 6, "references": scene()} | changes
+    with pytest.raises(InputError, match=f"resume: {message}"):
+        train(output=target, **options, resume=True)
+
+
+def test_a_state_without_all_the_texts_is_taken_back_where_it_fits(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    with pytest.raises(_StoppedError):
+        go(target, progress=stop_at(4))
+    state = tmp_path / "net.state.pt"
+    kept = load_state(state)
+    save_state(state, kept | {"settings": {"batch": "4"}})
+    with pytest.raises(InputError, match=r"net\.state\.pt: does not fit this run \(.*\); train without resume"):
+        go(target, resume=True, network=QUICK["network"] | {"features": 8})
+    assert go(target, resume=True).values["steps"] == 6
 
 
 def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.sampling import PairMaker, RotatingMaker
 from sciSR.training.data import Data
+from sciSR.training.identity import network_texts, reference_texts
 from sciSR.training.lessons import Lesson
 from sciSR.training.loop import DivergedError, Outcome, Progress, Settings, run
 from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
@@ -39,6 +40,7 @@ class Course:
         bands: names of the channels.
         files: where the outputs go.
         name: of the weights.
+        choices: other settings that the run depends on, by name.
     """
 
     fabric: Any
@@ -51,6 +53,24 @@ class Course:
     bands: Sequence[str] | None
     files: Files
     name: str
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells this run from another; see :mod:`sciSR.training.identity`."""
+        sensor = self.validator.sensor
+        named = {
+            "normalization": self.normalization.to_dict(),
+            "sensor": None if sensor is None else sensor.to_dict(),
+            "bands": None if self.bands is None else list(self.bands),
+            **self.choices,
+            **self.settings.to_dict(),
+        }
+        return (
+            network_texts(self.network)
+            | reference_texts(self.data.record)
+            | {name: repr(value) for name, value in named.items()}
+        )
 
 
 def follow(
@@ -109,6 +129,7 @@ def teach(
         course.settings,
         validator=course.validator if course.validator.crops else None,
         state=course.files.state,
+        identity=course.identity,
         resume=resume,
         compiled=compiled,
         observe=observe,

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciSR.errors import InputError, RunError
+from sciSR.errors import CheckpointError, InputError, RunError
 from sciSR.networks.spec import SRNetwork
 from sciSR.sampling import Augmentation, Pair, PairMaker, RotatingMaker
+from sciSR.training.identity import FREE, difference
 from sciSR.training.lessons import Lesson
 from sciSR.training.schedules import check_schedule, learning_rate_at
 from sciSR.training.state import MovingAverage, load_state, save_state
@@ -133,6 +134,7 @@ def run(
     *,
     validator: Validator | None,
     state: Path,
+    identity: Mapping[str, str],
     resume: bool,
     compiled: bool,
     observe: Callable[[Mapping[str, Any]], None],
@@ -148,6 +150,7 @@ def run(
         settings: the numbers.
         validator: scores on held-out crops; None: the last weights are kept.
         state: file in which the run is kept, so that it can go on.
+        identity: texts that tell this run from another; see :mod:`sciSR.training.identity`.
         resume: go on from ``state`` if it is there.
         compiled: run the network through torch.compile.
         observe: called with each record of the history.
@@ -155,7 +158,8 @@ def run(
 
     Raises:
         DivergedError: the loss is not finite.
-        InputError: the state is of a run with other settings.
+        CheckpointError: the state is damaged, or does not fit the network.
+        InputError: the state is of another run.
     """
     torch.manual_seed(settings.seed)
     layout = torch.channels_last if network.spec.ndim == 2 else torch.channels_last_3d
@@ -172,9 +176,9 @@ def run(
     model, optimizer = fabric.setup(torch.compile(network) if compiled else network, optimizer)
     average = MovingAverage(network, settings.ema)
     outcome = Outcome(weights=average.copy(), steps=settings.steps or 0)
-    whole = _Run(fabric, network, optimizer, average, lesson, outcome, settings)
+    whole = _Run(fabric, network, optimizer, average, lesson, outcome, settings, identity)
     if resume and state.exists():
-        whole.restore(load_state(state))
+        whole.restore(load_state(state), state)
         log.info("going on at step %d of %d", outcome.step, outcome.steps)
     share = _share(settings.batch, fabric.global_rank, fabric.world_size)
     watch = _Watch(maker, settings, share, every=1 if fabric.device.type == "cpu" else 16)
@@ -365,12 +369,6 @@ def _line(record: Mapping[str, Any], outcome: Outcome, clock: _Clock) -> str:
     return text + f", {clock.rate:.2f} steps/s, {left / 60:.1f} minutes left"
 
 
-def _comparable(settings: Settings) -> dict[str, str]:
-    """Settings that must not change within a run, as text."""
-    free = {"steps", "minutes", "validate_every", "patience"}
-    return {key: repr(value) for key, value in settings.to_dict().items() if key not in free}
-
-
 @dataclass(frozen=True)
 class _Run:
     """All that changes during a run, to be kept and taken back."""
@@ -382,6 +380,7 @@ class _Run:
     lesson: Lesson
     outcome: Outcome
     settings: Settings
+    identity: Mapping[str, str]
 
     def validated(self, validator: Validator) -> dict[str, float]:
         """Score the averaged weights, and keep them if they are the best."""
@@ -407,18 +406,27 @@ class _Run:
             "precision": self.fabric.strategy.precision.state_dict(),
             "average": {"count": self.average.count, "values": self.average.values},
             "lesson": self.lesson.state_dict(),
-            "settings": _comparable(self.settings),
+            "settings": dict(self.identity),
             "random": torch.get_rng_state(),
         }
 
-    def restore(self, kept: Mapping[str, Any]) -> None:
-        """Take back what a state file holds."""
-        for key, value in _comparable(self.settings).items():
-            if kept["settings"].get(key) != value:
-                raise InputError(
-                    f"resume: {key} was {kept['settings'].get(key)} when the run began and is {value} now; "
-                    "set it back, or train without resume"
-                )
+    def restore(self, kept: Mapping[str, Any], path: Path) -> None:
+        """Take back what the state file ``path`` holds."""
+        changed = difference(kept["settings"], self.identity, FREE)
+        if changed is not None:
+            raise InputError(f"resume: {changed}; set it back, or train without resume")
+        try:
+            self._take(kept)
+        except (RuntimeError, ValueError, KeyError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"{path}: does not fit this run ({told}); train without resume") from error
+        for name in _KEPT:
+            setattr(self.outcome, name, kept[name])
+        self.outcome.steps = self.settings.steps or kept["steps"]
+        torch.set_rng_state(kept["random"])
+
+    def _take(self, kept: Mapping[str, Any]) -> None:
+        """What has to fit the network: weights, their average, and what the optimizer and the lesson know of them."""
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.lesson.load_state_dict(kept["lesson"])
@@ -427,10 +435,6 @@ class _Run:
         self.average.count = kept["average"]["count"]
         for key, value in kept["average"]["values"].items():
             self.average.values[key].copy_(value)
-        for name in _KEPT:
-            setattr(self.outcome, name, kept[name])
-        self.outcome.steps = self.settings.steps or kept["steps"]
-        torch.set_rng_state(kept["random"])
 
 
 _KEPT = ("step", "steps", "best", "best_step", "weights", "history", "seconds")

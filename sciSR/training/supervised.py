@@ -27,6 +27,7 @@ from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
 from sciSR.training.course import Course, follow
 from sciSR.training.data import as_references, gather, wide_enough
+from sciSR.training.identity import weights_text
 from sciSR.training.lessons import Lesson, Supervised
 from sciSR.training.loop import Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
@@ -280,6 +281,17 @@ def train(
         bands=band_names(bands, learned, net.spec.in_channels),
         files=Files(target),
         name=name or target.name.removesuffix(".safetensors"),
+        choices={
+            "adversarial": game,
+            "teacher": None if teacher is None else weights_text(teacher),
+            "teacher_weight": teacher_weight,
+            "prune": prune,
+            "validation_fraction": validation_fraction,
+            "validation_patch": validator.patch,
+            "validation_count": validation_count,
+            "data_range": data_range,
+            "cache_gb": cache_gb if too_much else None,
+        },
     )
     watchers = (
         open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
