@@ -135,6 +135,50 @@ def test_a_state_without_all_the_texts_is_taken_back_where_it_fits(tmp_path: Pat
     assert go(target, resume=True).values["steps"] == 6
 
 
+def test_resuming_a_finished_run_keeps_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = tmp_path / "net.safetensors"
+    values = go(target).values
+    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
+    for overwrite in (False, True):
+        again = go(target, resume=True, overwrite=overwrite, progress=stop_at(1))
+        assert again.values == values
+        assert again.path == target
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == files
+    assert "net.safetensors: is finished and kept as it is; overwrite it to train anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 9}, "steps was 6 when the run began and is 9 now"),
+        ({"learning_rate": 0.01}, r"learning_rate was 0\.001 when the run began and is 0\.01 now"),
+        ({"references": scene(1)}, "reference 1 was training scene"),
+    ],
+)
+def test_resuming_a_finished_run_of_other_settings_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    target = tmp_path / "net.safetensors"
+    before = go(target).path.read_bytes()
+    options = QUICK | {"steps": 6, "references": scene()} | changes
+    with pytest.raises(InputError, match=f"net.safetensors: is finished, .*: {message}.*; choose another output"):
+        train(output=target, **options, resume=True)
+    assert target.read_bytes() == before
+    train(output=target, **options, resume=True, overwrite=True)
+    assert target.read_bytes() != before
+
+
+def test_resuming_with_an_output_of_unknown_origin_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    target.write_bytes(b"mine")
+    for text in (None, "[", "{}"):
+        if text is not None:
+            (tmp_path / "net.train.json").write_text(text)
+        with pytest.raises(InputError, match=r"net\.train\.json does not say of which run the output is; choose"):
+            go(target, resume=True)
+    assert target.read_bytes() == b"mine"
+
+
 def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.state.pt").write_bytes(b"not a state")
     with pytest.raises(InputError, match=r"net\.state\.pt: not the state of a training run"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,18 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciSR.errors import InputError
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.sampling import PairMaker, RotatingMaker
 from sciSR.training.data import Data
-from sciSR.training.identity import network_texts, reference_texts
+from sciSR.training.identity import difference, network_texts, reference_texts
 from sciSR.training.lessons import Lesson
 from sciSR.training.loop import DivergedError, Outcome, Progress, Settings, run
 from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
 from sciSR.training.trackers import Tracker, triptych
 from sciSR.training.validation import Validator
 
-__all__ = ["Course", "follow", "teach", "write"]
+__all__ = ["Course", "finished", "follow", "teach", "write"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,45 @@ class Course:
             | reference_texts(self.data.record)
             | {name: repr(value) for name, value in named.items()}
         )
+
+
+def finished(course: Course, *, overwrite: bool = False) -> TrainingResult | None:
+    """What this very run left when it was done before, to be kept; None: there is something to do.
+
+    Args:
+        course: of a run that may go on.
+        overwrite: what another run left may be replaced.
+
+    Raises:
+        InputError: the output is there and is not of this run.
+    """
+    files = course.files
+    if not files.target.exists() or files.state.exists():
+        return None
+    values = _recorded(files)
+    changed: str | None
+    if values is None or "run" not in values:
+        changed = f"{files.record.name} does not say of which run the output is"
+    else:
+        changed = difference(values["run"], course.identity)
+    if changed is None:
+        log.warning("%s: is finished and kept as it is; overwrite it to train anew", files.target)
+        return TrainingResult(files.target, files.record, files.curve, values or {})
+    if overwrite:
+        return None
+    raise InputError(
+        f"{files.target}: is finished, and resume has nothing to go on with: {changed}; choose another output or allow "
+        "overwriting (--overwrite)"
+    )
+
+
+def _recorded(files: Files) -> dict[str, Any] | None:
+    """What the record says, or None where there is none that can be read."""
+    try:
+        values = json.loads(files.record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def follow(
@@ -164,7 +207,7 @@ def write(
         write_outputs(
             course.network,
             files,
-            values | dict(facts or {}),
+            values | dict(facts or {}) | ({"run": course.identity} if good else {}),
             normalization=course.normalization,
             validator=course.validator,
             crops=course.data.training,

@@ -25,7 +25,7 @@ from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, Library, PairMaker, Reference, RotatingMaker, decoded_bytes
 from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
-from sciSR.training.course import Course, follow
+from sciSR.training.course import Course, finished, follow
 from sciSR.training.data import as_references, gather, wide_enough
 from sciSR.training.identity import weights_text
 from sciSR.training.lessons import Lesson, Supervised
@@ -161,7 +161,8 @@ def train(
         dry_run: overfit the first batch, to see that the network can learn at all.
         compiled: run the network through torch.compile: slower to start, faster on GPUs.
         trackers: where to log: some of tensorboard, wandb, mlflow; None: tensorboard where it is installed.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: go on where an interrupted run of the same settings stopped; a finished output of the same settings and
+            references is kept as it is.
         overwrite: replace the output.
         progress: called with (steps done, steps in all).
 
@@ -169,7 +170,7 @@ def train(
         Where everything lies, and the scores.
 
     Raises:
-        InputError: settings or references that do not fit.
+        InputError: settings or references that do not fit, or are not those of the run to be resumed.
         OutputExistsError: the output exists and neither ``overwrite`` nor ``resume`` was given.
         RunError: the loss became NaN; the last good weights are written beside the output.
     """
@@ -293,6 +294,9 @@ def train(
             "cache_gb": cache_gb if too_much else None,
         },
     )
+    kept = finished(course, overwrite=overwrite) if resume else None
+    if kept is not None:
+        return kept
     watchers = (
         open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
         if fabric.global_rank == 0
