@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from sciSR.errors import InputError, OutputExistsError, RunError
-from sciSR.networks import build_network, load_network
+from sciSR.errors import InputError, OutputExistsError, RunError, SciSRWarning
+from sciSR.networks import build_network, checkpoint, load_network
 from sciSR.networks.spec import SRNetwork
 from sciSR.raster import Raster
 from sciSR.resampling import upsample
 from sciSR.sampling import Reference
 from sciSR.training import TrainingResult, supervised, train
-from sciSR.training.state import load_state, save_state
+from sciSR.training.state import StateFile, load_state, save_state
 from tests.training_cases import QUICK, scene, volume
 
 
@@ -177,6 +181,58 @@ def test_resuming_with_an_output_of_unknown_origin_is_refused(tmp_path: Path) ->
         with pytest.raises(InputError, match=r"net\.train\.json does not say of which run the output is; choose"):
             go(target, resume=True)
     assert target.read_bytes() == b"mine"
+
+
+_FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+from tests.training_cases import QUICK, scene
+from sciSR.training import train
+train(scene(), sys.argv[1], **(QUICK | {"network": QUICK["network"] | {"features": 16}}), steps=6)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_full_disk_costs_the_state_but_not_the_weights(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+
+    command = [sys.executable, "-c", _FULL, str(tmp_path / "net.safetensors")]
+    command.append("100000")  # the state has some 300 kB, the weights and the picture 70 each
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stderr
+    assert told.count("net.state.pt: the state of the run could not be written (File too large); the training") == 1
+    assert load_network(tmp_path / "net.safetensors").spec.scale == (2, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"net.safetensors", "net.train.json", "net.train.png"}
+
+
+def test_weights_that_could_not_be_written_can_be_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", full)
+        with pytest.raises(RunError, match=r"net\.safetensors: could not be written") as told:
+            go(tmp_path / "net.safetensors")
+    assert "(No space left on device); free some space" in str(told.value)
+    assert str(told.value).endswith("net.state.pt is kept, from which resume goes on")
+    assert go(tmp_path / "net.safetensors", resume=True, progress=stop_at(1)).path.exists()
+
+
+def test_a_state_that_could_not_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    class Full:
+        def __reduce__(self) -> Any:
+            raise OSError(28, "No space left on device")
+
+    state = StateFile(tmp_path / "net.state.pt")
+    state.keep({"step": 3})
+    with pytest.warns(SciSRWarning, match=r"could not be written \(No space left on device\); an earlier state is"):
+        state.keep({"step": 6, "other": Full()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state.keep({"step": 9, "other": Full()})
+    assert load_state(state.path) == {"step": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["net.state.pt"]
 
 
 def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:

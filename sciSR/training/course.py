@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
-from sciSR.errors import InputError
+from sciSR.errors import InputError, RunError
 from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.sampling import PairMaker, RotatingMaker
@@ -192,7 +193,11 @@ def _picture(course: Course) -> NDArray[np.uint8]:
 def write(
     course: Course, outcome: Outcome, *, good: bool = True, facts: Mapping[str, Any] | None = None
 ) -> TrainingResult:
-    """Write the outputs of a run; ``facts`` are added to its record."""
+    """Write the outputs of a run; ``facts`` are added to its record.
+
+    Raises:
+        RunError: they could not be written, for lack of space for example.
+    """
     files = course.files
     if course.fabric.global_rank == 0:
         values = summary(
@@ -204,16 +209,20 @@ def write(
             name=course.name,
             device=course.fabric.device,
         )
-        write_outputs(
-            course.network,
-            files,
-            values | dict(facts or {}) | ({"run": course.identity} if good else {}),
-            normalization=course.normalization,
-            validator=course.validator,
-            crops=course.data.training,
-            bands=course.bands,
-            good=good,
-        )
+        try:
+            write_outputs(
+                course.network,
+                files,
+                values | dict(facts or {}) | ({"run": course.identity} if good else {}),
+                normalization=course.normalization,
+                validator=course.validator,
+                crops=course.data.training,
+                bands=course.bands,
+                good=good,
+            )
+        except (OSError, SafetensorError) as error:
+            left = f"; {files.state} is kept, from which resume goes on" if files.state.exists() else ""
+            raise RunError(f"{files.target}: could not be written ({error}); free some space{left}") from error
         if good:
             files.state.unlink(missing_ok=True)
     course.fabric.barrier()

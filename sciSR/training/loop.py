@@ -19,7 +19,7 @@ from sciSR.sampling import Augmentation, Pair, PairMaker, RotatingMaker
 from sciSR.training.identity import FREE, difference
 from sciSR.training.lessons import Lesson
 from sciSR.training.schedules import check_schedule, learning_rate_at
-from sciSR.training.state import MovingAverage, load_state, save_state
+from sciSR.training.state import MovingAverage, StateFile, load_state
 from sciSR.training.validation import Validator, mean_scores
 
 __all__ = ["DivergedError", "Outcome", "Settings", "run"]
@@ -183,6 +183,7 @@ def run(
     share = _share(settings.batch, fabric.global_rank, fabric.world_size)
     watch = _Watch(maker, settings, share, every=1 if fabric.device.type == "cpu" else 16)
     clock = _Clock(settings, outcome)
+    keeper = StateFile(state)
     extra: dict[str, float] = {}
     model.train()
     while outcome.steps == 0 or outcome.step < outcome.steps:
@@ -227,7 +228,7 @@ def run(
             observe(record)
             log.info("%s", _line(record, outcome, clock))
             if fabric.global_rank == 0:
-                save_state(state, whole.kept())
+                keeper.keep(whole.kept())
             fabric.barrier()
             if settings.patience and outcome.step - outcome.best_step >= settings.patience * settings.validate_every:
                 log.info("no better validation since step %d: stopping", outcome.best_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sciSR.errors import CheckpointError
+from sciSR.errors import CheckpointError, SciSRWarning
 from sciSR.files import whole_file
 
-__all__ = ["MovingAverage", "load_state", "save_state"]
+__all__ = ["MovingAverage", "StateFile", "load_state", "save_state"]
 
 
 class MovingAverage:
@@ -45,9 +46,41 @@ class MovingAverage:
 
 
 def save_state(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the state of a run; the file appears whole or not at all."""
-    with whole_file(path) as temporary:
-        torch.save(dict(values), temporary)
+    """Write the state of a run; the file appears whole or not at all.
+
+    Raises:
+        OSError: it could not be written, for lack of space for example; an earlier state is still there.
+    """
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(dict(values), file)
+        except RuntimeError as error:  # torch hides why a file could not be written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+class StateFile:
+    """The file in which a run is kept as it goes on; what hinders that is told once, and does not stop the run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._told = False
+
+    def keep(self, values: Mapping[str, Any]) -> None:
+        """Write the state, or warn that it could not be written."""
+        try:
+            save_state(self.path, values)
+        except OSError as error:
+            if not self._told:
+                left = "; an earlier state is still there" if self.path.exists() else ""
+                warnings.warn(
+                    f"{self.path}: the state of the run could not be written ({error.strerror or error}){left}; the "
+                    "training goes on, but could not be resumed from here: free some space",
+                    SciSRWarning,
+                    stacklevel=2,
+                )
+            self._told = True
 
 
 def load_state(path: Path) -> dict[str, Any]:
