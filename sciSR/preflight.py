@@ -116,7 +116,7 @@ def check_workflow(
                 found.errors.append(error)
         if workflow.train is not None:
             try:
-                check_free(Path(workflow.train.output), overwrite or resume)
+                check_free(Path(workflow.train.output), overwrite or resume or workflow.train.dry_run)
             except OutputExistsError as error:
                 found.errors.append(error)
         try:

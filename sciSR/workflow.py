@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,9 @@ from sciSR.steps import (
     resolved,
 )
 
+if TYPE_CHECKING:
+    from sciSR.training import TrainingResult
+
 __all__ = ["Done", "Outcome", "run_workflow"]
 
 
@@ -73,7 +76,7 @@ class Outcome:
         kept: outputs that were whole already and were kept (``resume``).
         failed: inputs that could not be worked on, and why.
         trained: the checkpoint that the train step made, or None.
-        training: what the training said of itself.
+        training: what the training said of itself; of a dry run the losses and the verdict.
     """
 
     done: tuple[Done, ...] = ()
@@ -175,6 +178,8 @@ class _Run:
         found = check_workflow(self.workflow, overwrite=self.overwrite, resume=self.resume, finished=whole)
         if found.errors:
             raise found.errors[0]
+        if self.workflow.train is not None and self.workflow.train.dry_run:
+            return self._rehearsed()
         many = len(found.ready) + len(found.refused) + len(whole) > 1
         if found.refused and not many:
             raise found.refused[0][1]
@@ -205,19 +210,32 @@ class _Run:
         text = one_line(error)
         self.watcher.problem(text if job.input in text or Path(job.input).name in text else f"{job.input}: {text}")
 
+    def _rehearsed(self) -> Outcome:
+        """Try whether the network can learn; there are no weights for later steps."""
+        told = dict(self._trained().values)["dry_run"]
+        self.watcher.say(told["verdict"])
+        if self.workflow.upscale is not None or self.workflow.degrade is not None:
+            self.watcher.say("the steps after the training were left out: a dry run makes no weights")
+        return Outcome(training=told)
+
     def _train(self) -> Path:
+        section = self.workflow.train
+        assert section is not None
+        trained = self._trained()
+        self.training = {"settings": section.model_dump(mode="json"), "scores": dict(trained.values).get("scores")}
+        self.watcher.say(f"weights  {trained.path}")
+        self.watcher.say(f"curve    {trained.curve}")
+        self.watcher.say(trained.table())
+        return trained.path
+
+    def _trained(self) -> TrainingResult:
         from sciSR.trainer import train_network  # takes seconds to load, and few workflows train
 
         section = self.workflow.train
         assert section is not None
         source = None if section.references else self.workflow.input
         scans = [] if source is None else [open_input(source, [path]) for path in expand_inputs(source.path)]
-        trained = train_network(section, scans, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
-        self.training = {"settings": section.model_dump(mode="json"), "scores": dict(trained.values).get("scores")}
-        self.watcher.say(f"weights  {trained.path}")
-        self.watcher.say(f"curve    {trained.curve}")
-        self.watcher.say(trained.table())
-        return trained.path
+        return train_network(section, scans, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
 
     def _load(self, trained: Path | None) -> None:
         """The model, and the facts of its file."""

@@ -252,10 +252,23 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
     assert all(bool(torch.isfinite(v).all()) for v in kept.values())
 
 
-def test_a_dry_run_overfits_one_batch(tmp_path: Path) -> None:
-    result = go(tmp_path / "net.safetensors", dry_run=True, steps=150, validate_every=25, learning_rate=1e-2)
-    losses = [h["loss"] for h in result.values["history"]]
-    assert losses[-1] < 0.5 * losses[0]
+def test_a_dry_run_overfits_one_batch_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    result = go(target, dry_run=True, steps=3000, learning_rate=1e-2, trackers=None)
+    told = result.values["dry_run"]
+    assert told["steps"] == len(result.values["history"]) == 200
+    assert told["learned"]
+    assert told["last"] < 0.5 * told["first"]
+    assert told["verdict"].endswith("the network learns; nothing was written")
+    assert not list(tmp_path.iterdir())
+    assert go(target).path.exists()
+    assert go(target, dry_run=True, steps=2).values["dry_run"]["steps"] == 2
+
+
+def test_a_dry_run_says_when_the_network_does_not_learn(tmp_path: Path) -> None:
+    told = go(tmp_path / "net.safetensors", dry_run=True, steps=5, learning_rate=1e-12).values["dry_run"]
+    assert not told["learned"]
+    assert "not below 80% of it: the network did not learn; look at learning_rate" in told["verdict"]
 
 
 def test_accumulated_batches_count_by_their_mean(tmp_path: Path) -> None:

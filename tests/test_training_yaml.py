@@ -19,6 +19,7 @@ from sciSR.workflow import run_workflow
 from tests.training_cases import scene
 
 ROOT = Path(__file__).resolve().parent.parent
+NETWORK = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
 
 
 def run(folder: Path, **train: Any) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def run(folder: Path, **train: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     settings: dict[str, Any] = {
         "output": str(folder / "net.safetensors"),
-        "network": {"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+        "network": NETWORK,
         "patch": 8,
         "batch": 2,
         "steps": 1,
@@ -95,3 +96,24 @@ def test_a_folder_of_pictures_trains_a_network_for_photographs(tmp_path: Path) -
     assert [entry["name"] for entry in record["data"]] == ["0000.png", "0001.png"]
     network = load_network(tmp_path / "out" / "net.safetensors")
     assert (network.spec.ndim, network.spec.in_channels) == (2, 3)
+
+
+def test_a_dry_run_says_its_verdict_and_ends_before_the_steps_that_need_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = save_raster(scene(), tmp_path / "scene.tif")
+    train = {
+        "output": str(tmp_path / "net.safetensors"), "network": NETWORK, "references": [{"path": str(image)}],
+        "sensor": "generic-gaussian", "patch": 8, "batch": 2, "steps": 4, "device": "cpu", "dry_run": True,
+    }  # fmt: skip
+    steps = {"input": str(image), "output": str(tmp_path / "out"), "upscale": {}}
+    (tmp_path / "net.safetensors").write_bytes(b"mine")
+    with caplog.at_level("INFO"):
+        outcome = run_workflow({"train": train, **steps})
+    assert (outcome.trained, outcome.done) == (None, ())
+    assert outcome.training is not None
+    assert outcome.training["steps"] == 4
+    assert "dry run: 4 steps on the first batch took its loss from" in caplog.text
+    assert "the steps after the training were left out: a dry run makes no weights" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "net.safetensors"}
+    assert (tmp_path / "net.safetensors").read_bytes() == b"mine"

@@ -185,7 +185,7 @@ class TrainSection(Section):
     patience: int | None = Field(default=None, ge=1)
     """Validations without a better one after which to stop; null: never."""
     dry_run: bool = False
-    """Overfit the first batch, to see that the network can learn at all."""
+    """Overfit the first batch for at most 200 steps and say whether the network learned; write nothing."""
     compiled: bool = False
     """Run the network through torch.compile."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] | None = None

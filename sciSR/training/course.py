@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,15 @@ from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
 from sciSR.training.trackers import Tracker, triptych
 from sciSR.training.validation import Validator
 
-__all__ = ["Course", "finished", "follow", "teach", "write"]
+__all__ = ["Course", "finished", "follow", "rehearse", "teach", "write"]
 
 log = logging.getLogger(__name__)
+
+_REHEARSAL = 200
+"""Most steps of a dry run."""
+
+_LEARNED = 0.8
+"""What a dry run must leave of the loss: sound networks leave 0.5 to 0.7 of it in 200 steps of rate 1e-3."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,44 @@ def follow(
     if stop is not None:
         raise stop
     return result
+
+
+def rehearse(
+    course: Course, maker: PairMaker | RotatingMaker, *, compiled: bool = False, progress: Progress | None = None
+) -> TrainingResult:
+    """Overfit the first batch, and say whether the network learned; nothing is left on the disk.
+
+    The rate rises in a tenth of the steps and stays, so that what matters is the network and not the schedule.
+
+    Args:
+        course: of a run that is to be tried; its files are not touched.
+        maker: of the batches.
+        compiled: run the network through torch.compile.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        Where the run would write, and as ``values["dry_run"]`` the steps, the first and the last loss, whether the
+        network ``learned`` and the ``verdict`` in words.
+
+    Raises:
+        RunError: the loss became NaN.
+    """
+    steps = min(course.settings.steps or _REHEARSAL, _REHEARSAL)
+    warmup = min(course.settings.warmup, steps // 10)
+    changes: dict[str, Any] = {"steps": steps, "warmup": warmup, "schedule": "constant", "validate_every": 1}
+    tried = replace(course, settings=replace(course.settings, **changes, patience=None, dry_run=True))
+    outcome = teach(tried, maker, compiled=compiled, progress=progress)
+    first, last = (outcome.history[n]["loss"] for n in (0, -1))
+    learned = last < _LEARNED * first
+    verdict = (
+        f"dry run: {outcome.step} steps on the first batch took its loss from {first:.4g} to {last:.4g}, "
+        f"{'below' if learned else 'not below'} {_LEARNED:.0%} of it: the network "
+        + ("learns" if learned else "did not learn; look at learning_rate, steps, normalization and the references")
+        + "; nothing was written"
+    )
+    told = {"steps": outcome.step, "first": first, "last": last, "learned": learned, "verdict": verdict}
+    values = {"dry_run": told, "history": outcome.history, "scores": {}}
+    return TrainingResult(course.files.target, course.files.record, course.files.curve, values)
 
 
 def teach(

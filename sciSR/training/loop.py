@@ -227,7 +227,7 @@ def run(
             outcome.seconds = clock.seconds
             observe(record)
             log.info("%s", _line(record, outcome, clock))
-            if fabric.global_rank == 0:
+            if fabric.global_rank == 0 and not settings.dry_run:
                 keeper.keep(whole.kept())
             fabric.barrier()
             if settings.patience and outcome.step - outcome.best_step >= settings.patience * settings.validate_every:
@@ -295,7 +295,7 @@ class _Watch:
         named = "; ".join(places[:4]) + (" and others" if len(places) > 4 else "")
         return DivergedError(
             f"training: the loss or its gradient is not finite at step {step}, on the patches {named}; "
-            "the last good weights are kept; look at these places, "
+            f"{'' if settings.dry_run else 'the last good weights are kept; '}look at these places, "
             f"or lower learning_rate ({settings.learning_rate:g}) or clip ({settings.clip})",
             outcome,
         )

@@ -25,7 +25,7 @@ from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, Library, PairMaker, Reference, RotatingMaker, decoded_bytes
 from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
-from sciSR.training.course import Course, finished, follow
+from sciSR.training.course import Course, finished, follow, rehearse
 from sciSR.training.data import as_references, gather, wide_enough
 from sciSR.training.identity import weights_text
 from sciSR.training.lessons import Lesson, Supervised
@@ -158,7 +158,8 @@ def train(
         validation_count: crops per held-out raster.
         data_range: of PSNR and SSIM, in normalised units.
         patience: validations without a better one after which to stop; None: never.
-        dry_run: overfit the first batch, to see that the network can learn at all.
+        dry_run: see whether the network can learn at all: overfit the first batch for ``steps``, at most 200, without
+            search, write nothing, and give the losses and the verdict as ``values["dry_run"]``.
         compiled: run the network through torch.compile: slower to start, faster on GPUs.
         trackers: where to log: some of tensorboard, wandb, mlflow; None: tensorboard where it is installed.
         resume: go on where an interrupted run of the same settings stopped; a finished output of the same settings and
@@ -167,7 +168,7 @@ def train(
         progress: called with (steps done, steps in all).
 
     Returns:
-        Where everything lies, and the scores.
+        Where everything lies, and the scores; of a dry run where it would lie, and the verdict.
 
     Raises:
         InputError: settings or references that do not fit, or are not those of the run to be resumed.
@@ -176,7 +177,7 @@ def train(
     """
     given = dict(locals())
     target = Path(output)
-    check_free(target, overwrite or resume)
+    check_free(target, overwrite or resume or dry_run)
     if (steps is None) == (minutes is None) or (steps or minutes or 0) <= 0:
         raise InputError(f"training: steps {steps} and minutes {minutes} came; give one of them, above 0")
     learned, judged = as_references(references), as_references(validation)
@@ -191,7 +192,7 @@ def train(
     if mode != "supervised":
         raise InputError(f"mode: {mode!r} came, expected supervised or self")
     trials: list[Trial] = []
-    if search is not None:
+    if search is not None and not dry_run:
         network, trials = _searched(given, settings_of(Search, search, "search"), learned)
     torch.manual_seed(seed)
     net = network_of(network, learned)
@@ -294,6 +295,8 @@ def train(
             "cache_gb": cache_gb if too_much else None,
         },
     )
+    if dry_run:
+        return rehearse(course, maker, compiled=compiled, progress=progress)
     kept = finished(course, overwrite=overwrite) if resume else None
     if kept is not None:
         return kept
