@@ -14,6 +14,7 @@ from sciSR.inference import upscale
 from sciSR.metrics import psnr
 from sciSR.networks import load_network
 from sciSR.raster import Raster
+from sciSR.sampling import Reference
 from sciSR.training import train, train_self
 from tests.training_cases import scene, volume
 
@@ -123,8 +124,85 @@ def test_what_cannot_learn_from_itself_is_refused(tmp_path: Path) -> None:
         train_self(volume(), target, **(FRESH | {"network": odd}))
     with pytest.raises(InputError, match="slice_width: 'thin' came"):
         train_self(thick(volume()), target, **FRESH, slice_width="thin")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="teacher, prune: mode self does not take it"):
-        train(thick(volume()), target, **(FRESH | {"steps": 1}), mode="self", prune=0.5, teacher="mri-z4")
     target.write_bytes(b"mine")
     with pytest.raises(OutputExistsError, match="exists already"):
         train_self(thick(volume()), target, **FRESH)
+
+
+@pytest.mark.parametrize(
+    ("told", "given"),
+    [
+        ("teacher, prune", {"prune": 0.5, "teacher": "mri-z4"}),
+        (
+            "schedule, weight_decay, clip, accumulate",
+            {"schedule": "nonsense", "weight_decay": 5.0, "clip": 1e-9, "accumulate": 7},
+        ),
+        ("devices, nodes", {"devices": 3, "nodes": 2}),
+        (
+            "validate_every, patience, dry_run, compiled",
+            {"validate_every": 5, "patience": 2, "dry_run": True, "compiled": True},
+        ),
+        ("bands, deterministic", {"deterministic": True, "bands": ["t1"]}),
+        ("validation", {"validation": [volume()]}),
+    ],
+)
+def test_a_setting_that_it_does_not_take_is_refused(tmp_path: Path, told: str, given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"^{told}: mode self does not take it"):
+        train(thick(volume()), tmp_path / "own.safetensors", **(FRESH | {"steps": 1}), mode="self", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_of_the_reference_than_the_scan_is_refused(tmp_path: Path) -> None:
+    scan = thick(volume())
+    options: dict[str, Any] = FRESH | {"steps": 1, "mode": "self"}
+    for given in ({"held_out": {"z": (0, 4)}}, {"coarsen": {"y": 2.0}}, {"bands": (0,)}, {"low": scan}):
+        (name,) = given
+        with pytest.raises(InputError, match=f"thick: mode self learns from the whole scan and does not take {name}"):
+            train(Reference(scan, **given), tmp_path / "own.safetensors", **options)
+
+
+def test_the_same_settings_do_the_same_through_train(tmp_path: Path) -> None:
+    options: dict[str, Any] = FRESH | {"steps": 2, "rounds": 1, "patch": 8}
+    own = train_self(thick(volume()), tmp_path / "a.safetensors", **options, name="own")
+    through = train([thick(volume())], tmp_path / "b.safetensors", **options, mode="self", validation=[], name="own")
+    assert own.path.read_bytes() == through.path.read_bytes()
+
+
+OWN: dict[str, Any] = FRESH | {"steps": 4, "rounds": 3, "patch": 8, "mode": "self"}
+
+
+def stopped(target: Path, after: int) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(thick(volume()), target, **OWN, progress=stop)
+
+
+def test_a_stopped_run_goes_on_after_its_last_round(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = train(thick(volume()), tmp_path / "whole" / "own.safetensors", **OWN)
+    target = tmp_path / "own.safetensors"
+    stopped(target, after=6)
+    with pytest.raises(InputError, match=r"resume: learning_rate was 0\.001 when the run began and is 0\.1 now"):
+        train(thick(volume()), target, **(OWN | {"learning_rate": 0.1}), resume=True)
+    done: list[tuple[int, int]] = []
+    again = train(thick(volume()), target, **OWN, resume=True, progress=lambda a, b: done.append((a, b)))
+    assert done[0] == (5, 12)
+    assert again.path.read_bytes() == whole.path.read_bytes()
+    assert again.values["history"] == whole.values["history"]
+    assert caplog.text == ""
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_what_resume_cannot_go_on_from_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = tmp_path / "own.safetensors"
+    stopped(target, after=2)
+    made = train(thick(volume()), target, **OWN, resume=True)
+    assert "stopped before its first round was over; it begins anew" in caplog.text
+    caplog.clear()
+    before = target.stat().st_mtime_ns
+    kept = train(thick(volume()), target, **OWN, resume=True)
+    assert "is finished and kept as it is" in caplog.text
+    assert target.stat().st_mtime_ns == before
+    assert kept.values == made.values

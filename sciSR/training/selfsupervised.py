@@ -10,11 +10,13 @@ arXiv:1712.06087).
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,10 +39,11 @@ from sciSR.training.loop import DivergedError, Outcome, Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.profiles import estimate_fwhm, stated_fwhm
 from sciSR.training.setup import band_names, launch, network_of, normalization_of, per_axis, settings_of
+from sciSR.training.state import load_state, save_state
 from sciSR.training.trackers import Tracker, open_trackers
 from sciSR.training.validation import Validator
 
-__all__ = ["only_one", "slice_sensor", "train_self"]
+__all__ = ["only_one", "own_settings", "slice_sensor", "train_self"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ _TURNS = ((1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Turns that put an axis of the plane, y or x, in the place of the slice axis."""
 
 _NEVER = 10**9
+_KEPT = ("step", "steps", "weights", "history", "seconds")
 _TRAINED = 0.9
 """Part of a round's time for its steps; the rest is for the estimate that follows."""
 
@@ -76,6 +80,7 @@ def train_self(
     device: str = "auto",
     seed: int = 0,
     trackers: Sequence[str] | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult:
@@ -107,16 +112,22 @@ def train_self(
         device: auto, cpu, cuda, mps.
         seed: of everything random.
         trackers: as for :func:`~sciSR.training.train`; one entry per round.
+        resume: go on after the last round that an interrupted run of the same settings finished; a finished output is
+            kept as it is.
         overwrite: replace the output.
         progress: called with (steps done, steps in all).
 
     Raises:
-        InputError: not a volume the network can learn from.
+        InputError: not a volume the network can learn from, or an interrupted run of other settings.
         OutputExistsError: the output is there.
         RunError: the loss became NaN; the last good weights are written beside the output.
     """
     target = Path(output)
-    check_free(target, overwrite)
+    files = Files(target)
+    if resume and _finished(files):
+        log.warning("%s: is finished and kept as it is; overwrite it to train anew", target)
+        return TrainingResult(target, files.record, files.curve, json.loads(files.record.read_text(encoding="utf-8")))
+    check_free(target, overwrite or (resume and _kept_rounds(files).exists()))
     if scan.channel_axis is not None or "t" in scan.axes:
         raise InputError(f"{scan.name}: axes {', '.join(scan.axes)}; self-supervised training takes one volume or band")
     if steps is not None and minutes is not None:
@@ -167,7 +178,7 @@ def train_self(
         validator=Validator([], patch=settings.patch, scale=net.spec.scale, sensor=physics),
         normalization=recipe,
         bands=band_names(None, [reference], 1),
-        files=Files(target),
+        files=files,
         name=name or target.name.removesuffix(".safetensors"),
     )
 
@@ -183,9 +194,22 @@ def train_self(
         )
 
     facts = {"rounds": rounds, "mode": "self"}
+    fixed = {
+        **settings.to_dict(),
+        "scan": course.data.record[0]["sha256"],
+        "network": network if isinstance(network, str) else (net.family, net.arguments),
+        "normalization": recipe,
+        "sensor": physics,
+    }
+    book = _Book(_kept_rounds(files), {key: repr(value) for key, value in fixed.items()})
+    begin = book.opened() if resume else None
+    if begin is None and fabric.global_rank == 0:
+        book.write(0, Outcome(weights=net.state_dict()))
     watchers = open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
     try:
-        outcome = _in_rounds(course, renewed, rounds, minutes, begun, trackers=watchers, progress=progress)
+        outcome = _in_rounds(
+            course, renewed, rounds, minutes, begun, book=book, begin=begin, trackers=watchers, progress=progress
+        )
     except DivergedError as error:
         net.load_state_dict(error.outcome.weights)
         write(course, error.outcome, good=False, facts=facts)
@@ -193,7 +217,9 @@ def train_self(
     finally:
         for tracker in watchers:
             tracker.close()
-    return write(course, outcome, facts=facts)
+    result = write(course, outcome, facts=facts)
+    book.path.unlink(missing_ok=True)
+    return result
 
 
 def _in_rounds(
@@ -203,14 +229,17 @@ def _in_rounds(
     minutes: float | None,
     begun: float,
     *,
+    book: _Book,
+    begin: tuple[int, Outcome] | None,
     trackers: Sequence[Tracker],
     progress: Progress | None,
 ) -> Outcome:
     """Teach several times, each time on pairs of the estimate that the network gives by then."""
-    history: list[dict[str, Any]] = []
-    outcome = Outcome(weights={})
-    done = 0
-    for number in range(rounds):
+    first, outcome = begin or (0, Outcome(weights=course.network.state_dict()))
+    course.network.load_state_dict(outcome.weights)
+    history, done = list(outcome.history), outcome.step
+    begun -= outcome.seconds
+    for number in range(first, rounds):
         maker = renewed()
         share = None if minutes is None else _share(minutes, begun, rounds - number)
         settings = replace(course.settings, seed=course.settings.seed + number, minutes=share)
@@ -220,19 +249,109 @@ def _in_rounds(
         for tracker in trackers:
             tracker.record(done, {key: value for key, value in history[-1].items() if key != "step"})
         log.info("round %d of %d: loss %.4g", number + 1, rounds, history[-1]["loss"])
-    return replace(outcome, history=history, step=done, seconds=time.perf_counter() - begun)
+        outcome = replace(outcome, history=history, step=done, seconds=time.perf_counter() - begun)
+        if course.fabric.global_rank == 0:
+            book.write(number + 1, outcome)
+        course.fabric.barrier()
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Book:
+    """The file in which a run keeps what each round came to.
+
+    Attributes:
+        path: where it lies.
+        settings: what must be the same to go on, as text.
+    """
+
+    path: Path
+    settings: Mapping[str, str]
+
+    def write(self, rounds: int, outcome: Outcome) -> None:
+        """Keep the outcome of so many rounds."""
+        kept = {name: getattr(outcome, name) for name in _KEPT}
+        save_state(self.path, kept | {"rounds": rounds, "settings": dict(self.settings)})
+
+    def opened(self) -> tuple[int, Outcome] | None:
+        """Rounds that an interrupted run finished, and their outcome; None: no run was interrupted, or in its first."""
+        if not self.path.exists():
+            return None
+        kept = load_state(self.path)
+        for key, value in self.settings.items():
+            if kept["settings"].get(key) != value:
+                raise InputError(
+                    f"resume: {key} was {kept['settings'].get(key)} when the run began and is {value} now; "
+                    "set it back, or train without resume"
+                )
+        if kept["rounds"] == 0:
+            log.warning("resume: the run of %s was stopped before its first round was over; it begins anew", self.path)
+            return None
+        log.info("going on after round %d", kept["rounds"])
+        return kept["rounds"], Outcome(**{name: kept[name] for name in _KEPT})
+
+
+def _kept_rounds(files: Files) -> Path:
+    """The file from which an interrupted run goes on, beside the output."""
+    return files.state.with_suffix(".rounds.pt")
+
+
+def _finished(files: Files) -> bool:
+    """Whether the output is whole, and no later run of it was interrupted."""
+    return files.target.exists() and files.record.exists() and not _kept_rounds(files).exists()
+
+
+def own_settings(given: Mapping[str, Any], whole: Signature) -> dict[str, Any]:
+    """What :func:`train_self` takes of the settings of :func:`~sciSR.training.train`.
+
+    Args:
+        given: settings by name; those left away are as they are by default.
+        whole: the signature of ``train``.
+
+    Raises:
+        InputError: a setting that mode self does not take is not as it is by default.
+    """
+    taken = signature(train_self).parameters
+    others = [
+        key
+        for key, parameter in whole.parameters.items()
+        if key not in (*taken, "references", "mode") and _changed(given.get(key, parameter.default), parameter.default)
+    ]
+    if others:
+        raise InputError(
+            f"{', '.join(others)}: mode self does not take it; leave it away, or use mode supervised; mode self takes "
+            f"{', '.join(key for key in taken if key != 'scan')}"
+        )
+    if given.get("learning_rate") == "auto":
+        raise InputError("learning_rate: auto is for mode supervised; give a number, such as 1e-3")
+    return {key: value for key, value in given.items() if key in taken}
+
+
+def _changed(value: Any, default: Any) -> bool:
+    return bool((tuple(value) if isinstance(value, list) else value) != default)
 
 
 def only_one(references: Sequence[Reference]) -> Raster:
     """The one scan that a self-supervised run learns from.
 
     Raises:
-        InputError: none or several.
+        InputError: none or several, or one of which more is said than where it is.
     """
     if len(references) != 1:
         names = ", ".join(r.raster.name for r in references) or "none"
         raise InputError(f"training: mode self learns from one scan, {len(references)} came ({names})")
-    return references[0].raster
+    given, plain = references[0], Reference(references[0].raster)
+    others = [
+        f.name
+        for f in fields(Reference)
+        if f.name != "raster" and _changed(*(getattr(r, f.name) for r in (given, plain)))
+    ]
+    if others:
+        raise InputError(
+            f"{given.raster.name}: mode self learns from the whole scan and does not take {', '.join(others)}; leave "
+            "it away, or use mode supervised"
+        )
+    return given.raster
 
 
 def slice_sensor(

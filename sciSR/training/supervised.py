@@ -33,7 +33,7 @@ from sciSR.training.loop import Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
 from sciSR.training.rates import try_rates
 from sciSR.training.search import Search, Trial, search_network
-from sciSR.training.selfsupervised import only_one, train_self
+from sciSR.training.selfsupervised import only_one, own_settings, train_self
 from sciSR.training.setup import (
     band_names,
     launch,
@@ -182,13 +182,7 @@ def train(
         raise InputError(f"training: steps {steps} and minutes {minutes} came; give one of them, above 0")
     learned, judged = as_references(references), as_references(validation)
     if mode == "self":
-        if learning_rate == "auto":
-            raise InputError("learning_rate: auto is for mode supervised; give a number, such as 1e-3")
-        others = [key for key in ("adversarial", "teacher", "prune", "search", "cache_gb") if given[key] is not None]
-        if others:
-            raise InputError(f"{', '.join(others)}: mode self does not take it; leave it away, or use mode supervised")
-        named = {key: value for key, value in given.items() if key in signature(train_self).parameters}
-        return train_self(only_one(learned), **named)
+        return train_self(only_one(learned), **own_settings(given, signature(train)))
     if mode != "supervised":
         raise InputError(f"mode: {mode!r} came, expected supervised or self")
     trials: list[Trial] = []
