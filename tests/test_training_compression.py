@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sciSR.errors import InputError
 from sciSR.networks import build_network, load_network
+from sciSR.normalization import Normalization
 from sciSR.training import train
 from sciSR.training.compression import sparsity
 from tests.training_cases import QUICK, same_when_resumed, scene
@@ -60,9 +62,42 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, large: str) -> None:
     other = {"family": "edsr", "scale": 3, "features": 4, "blocks": 1}
     with pytest.raises(InputError, match=r"teacher: scale \(2, 2\), channels 1 to 1; the network has scale \(3, 3\)"):
         train(scene(), tmp_path / "net.safetensors", **(QUICK | {"network": other}), steps=1, teacher=large)
+    with pytest.raises(InputError, match="teacher: adversarial does not take one"):
+        train(
+            scene(),
+            tmp_path / "net.safetensors",
+            **(QUICK | {"network": large}),
+            steps=1,
+            teacher=large,
+            adversarial={},
+        )
     with pytest.raises(InputError, match=r"prune: 1\.5 is not a share"):
         train(scene(), tmp_path / "net.safetensors", **QUICK, steps=1, prune=1.5)
     with pytest.raises(InputError, match="give steps, not minutes"):
         train(scene(), tmp_path / "net.safetensors", **QUICK, minutes=1, prune=0.5)
     with pytest.raises(InputError, match="teacher_weight: 0 is not a share"):
         train(scene(), tmp_path / "net.safetensors", **QUICK, steps=1, teacher=large, teacher_weight=0)
+
+
+def test_teacher_and_student_see_the_same_numbers(tmp_path: Path) -> None:
+    small = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
+    plain: dict[str, Any] = QUICK | {"network": small, "steps": 1, "validation_fraction": 0.4}
+    recipe = {"kind": "percentile", "low": 0.1, "high": 99.9}
+    teacher = str(train(scene(size=120), tmp_path / "teacher.safetensors", **plain, normalization=recipe).path)
+    student = train(scene(size=120), tmp_path / "student.safetensors", **plain, teacher=teacher).path
+    card = load_network(student).card
+    assert card is not None
+    assert card.normalization == Normalization(**recipe)  # type: ignore[arg-type]  # a mapping of several types
+    other = {"kind": "percentile", "low": 2.0, "high": 98.0}
+    with pytest.raises(InputError, match=r"teacher: .*'low': 0\.1.*the network is given .*'low': 2\.0"):
+        train(scene(size=120), tmp_path / "a.safetensors", **plain, teacher=teacher, normalization=other)
+    own = str(train(scene(size=120), tmp_path / "own.safetensors", **plain, normalization=other).path)
+    with pytest.raises(InputError, match=r"the network comes with .*'low': 2\.0"):
+        train(scene(size=120), tmp_path / "b.safetensors", **(plain | {"network": own}), teacher=teacher)
+    train(
+        scene(size=120),
+        tmp_path / "c.safetensors",
+        **plain,
+        teacher=teacher,
+        normalization={**recipe, "nonnegative": True},
+    )

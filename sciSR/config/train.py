@@ -111,7 +111,7 @@ class TrainSection(Section):
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
     """Part of each reference that is held out where neither names anything."""
     normalization: NormalizationSection | None = None
-    """Intensity map: a file of ``configs/normalizations``, or its keys; null: the weights' own, or percentile."""
+    """Intensity map: a file of ``configs/normalizations``, or its keys; null: weights' or teacher's, or percentile."""
     sensor: str | dict[str, Any] | None = None
     """The degradation to undo: a name, a file, or its keys; null: that of the weights, or real pairs."""
     bands: tuple[str, ...] | None = None

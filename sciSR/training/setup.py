@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -88,13 +88,26 @@ def plain_network(network: Mapping[str, Any], references: Sequence[Reference]) -
     return arguments
 
 
-def normalization_of(given: Normalization | Mapping[str, Any] | None, network: SRNetwork) -> Normalization:
-    """The intensity map that a setting means; None: the weights' own, or percentile."""
+def normalization_of(
+    given: Normalization | Mapping[str, Any] | None, network: SRNetwork, teacher: SRNetwork | None = None
+) -> Normalization:
+    """The intensity map that a setting means; None: the weights' own, the teacher's, or percentile.
+
+    Raises:
+        InputError: another one than the teacher's, who would see other numbers than it was trained on.
+    """
+    own, theirs = (None if n is None or n.card is None else n.card.normalization for n in (network, teacher))
     if given is not None:
-        return settings_of(Normalization, given, "normalization")
-    if network.card is not None and network.card.normalization is not None:
-        return network.card.normalization
-    return Normalization("percentile")
+        recipe = settings_of(Normalization, given, "normalization")
+    else:
+        recipe = own or theirs or Normalization("percentile")
+    if theirs is not None and replace(recipe, nonnegative=theirs.nonnegative) != theirs:
+        raise InputError(
+            f"teacher: it was trained with the normalization {theirs.to_dict()}, the network "
+            f"{'is given' if given is not None else 'comes with'} {recipe.to_dict()}; both see the same input: set "
+            "normalization to the teacher's, or take another teacher"
+        )
+    return recipe
 
 
 def sensor_of(

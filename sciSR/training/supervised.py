@@ -119,7 +119,7 @@ def train(
             settings then mean.
         validation: other rasters to be judged on. What references hold out is judged on too.
         validation_fraction: part of each reference that is held out where neither names anything.
-        normalization: how values become the network's input; None: the weights' own, or percentile.
+        normalization: how values become the network's input; None: the weights' own, the teacher's, or percentile.
         sensor: the degradation to undo, a name of ``configs/sensors``, its values, or a Sensor; not for real pairs.
         bands: names of the channels; None: as the first reference names them.
         name: of the weights; None: the output's file name.
@@ -141,7 +141,8 @@ def train(
         accumulate: batches per step.
         augment: what is varied from patch to patch: an Augmentation or its values.
         adversarial: settings of a game against a discriminator, for a network that is trained already.
-        teacher: a larger network, or the name or file of one, whose output is a second target (distillation).
+        teacher: a larger network, or the name or file of one, whose output is a second target (distillation); of the
+            same normalization, and not together with ``adversarial``.
         teacher_weight: share of that target.
         prune: share of the weights to set to zero, the smallest, while the others adapt.
         search: find width and depth of the network first, by short trainings under a budget of operations.
@@ -191,7 +192,10 @@ def train(
     torch.manual_seed(seed)
     net = network_of(network, learned)
     axes, scale = net.spec.axes, net.spec.scale
-    recipe = normalization_of(normalization, net)
+    guide = None if teacher is None else _teacher(teacher, net)
+    if guide is not None and adversarial is not None:
+        raise InputError("teacher: adversarial does not take one; train with the teacher first, then the game without")
+    recipe = normalization_of(normalization, net, guide)
     physics = sensor_of(sensor, net, learned, bands)
     settings = Settings(
         patch=per_axis(patch, axes, "patch"),
@@ -269,7 +273,7 @@ def train(
     course = Course(
         fabric=fabric,
         network=net,
-        lesson=_lesson(net, objective, settings, fabric, teacher, teacher_weight, game, prune),
+        lesson=_lesson(net, objective, settings, fabric, guide, teacher_weight, game, prune),
         settings=settings,
         data=data,
         validator=validator,
@@ -315,7 +319,7 @@ def _lesson(
     objective: Loss,
     settings: Settings,
     fabric: Any,
-    teacher: SRNetwork | str | None,
+    teacher: SRNetwork | None,
     teacher_weight: float,
     game: Game | None,
     prune: float | None,
@@ -323,7 +327,7 @@ def _lesson(
     """What every step asks of the network."""
     lesson: Lesson = Supervised(objective)
     if teacher is not None:
-        lesson = DistilledLesson(objective, _teacher(teacher, network).to(fabric.device), teacher_weight)
+        lesson = DistilledLesson(objective, teacher.to(fabric.device), teacher_weight)
     if game is not None:
         torch.manual_seed(settings.seed)
         referee = game.referee(network.spec.ndim, network.spec.out_channels).to(fabric.device)
