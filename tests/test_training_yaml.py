@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from sciSR.degradation import degrade
+from sciSR.errors import InputError
 from sciSR.io import open_raster, save_raster
 from sciSR.networks import load_network
 from sciSR.raster import Raster
@@ -55,6 +56,18 @@ def test_a_loss_is_the_sum_that_the_file_states(tmp_path: Path) -> None:
     assert consistent > 0
     together = first("together", {"l1": 2.0, "data_consistency": {"weight": 0.5}})
     assert together == pytest.approx(2 * plain + 0.5 * consistent, rel=1e-5)
+
+
+def test_a_measured_pair_may_be_held_to_a_stated_sensor(tmp_path: Path) -> None:
+    fine = save_raster(scene(size=96), tmp_path / "fine.tif")
+    low = save_raster(degrade(scene(size=96), 2, sensor="box"), tmp_path / "low.tif")
+    pair: dict[str, Any] = {"references": [{"path": str(fine), "low": str(low)}], "loss": {"data_consistency": 1.0}}
+    box = run(tmp_path / "box", **pair, sensor="box")["history"][0]["loss"]
+    wide = run(tmp_path / "wide", **pair, sensor="generic-gaussian")["history"][0]["loss"]
+    assert box > 0
+    assert wide != pytest.approx(box, rel=1e-3)
+    with pytest.raises(InputError, match="needs sensor, which this training does not state"):
+        run(tmp_path / "none", **pair)
 
 
 @pytest.mark.parametrize("align", [False, True])

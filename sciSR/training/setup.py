@@ -26,6 +26,7 @@ __all__ = [
     "plain_network",
     "sensor_of",
     "settings_of",
+    "stated_sensor",
 ]
 
 _S = TypeVar("_S")
@@ -116,14 +117,31 @@ def sensor_of(
     references: Sequence[Reference],
     bands: Sequence[str] | None,
 ) -> Sensor | None:
-    """The degradation that a setting means, for these references; None for real pairs."""
+    """The degradation that makes the coarse patches of these references; None for real pairs.
+
+    Raises:
+        InputError: none is stated, and there are not real pairs alone.
+    """
     measured = bool(references) and all(r.low is not None for r in references)
     if measured:
         return None
     if given is None and network.card is not None:
         given = network.card.sensor
-    if given is None:
+    stated = stated_sensor(given, network, references, bands)
+    if stated is None:
         raise InputError("training: no sensor came; name the degradation to undo (sensor: mri), or give real pairs")
+    return stated
+
+
+def stated_sensor(
+    given: Sensor | str | Mapping[str, Any] | None,
+    network: SRNetwork,
+    references: Sequence[Reference],
+    bands: Sequence[str] | None,
+) -> Sensor | None:
+    """The sensor that a setting names, for the channels and pixels of these references; of real pairs too."""
+    if given is None:
+        return None
     first = references[0]
     coarse = first.raster.grid.coarsen(dict(zip(network.spec.axes, map(float, network.spec.scale), strict=True)))
     return load_sensor(given).for_channels(bands or _channel_names(first)).at(coarse.spacing)

@@ -43,6 +43,7 @@ from sciSR.training.setup import (
     plain_network,
     sensor_of,
     settings_of,
+    stated_sensor,
 )
 from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
@@ -120,7 +121,8 @@ def train(
         validation: other rasters to be judged on. What references hold out is judged on too.
         validation_fraction: part of each reference that is held out where neither names anything.
         normalization: how values become the network's input; None: the weights' own, the teacher's, or percentile.
-        sensor: the degradation to undo, a name of ``configs/sensors``, its values, or a Sensor; not for real pairs.
+        sensor: the degradation to undo, a name of ``configs/sensors``, its values, or a Sensor; real pairs need it for
+            a loss that asks for it only (``data_consistency``).
         bands: names of the channels; None: as the first reference names them.
         name: of the weights; None: the output's file name.
         patch: coarse pixels of a training patch, on every axis or by axis name.
@@ -220,7 +222,8 @@ def train(
         keep="best" if adversarial is None and prune is None else "last",
     )
     wide_enough(settings.patch, net.spec.minimum)
-    objective = build_loss(loss, ndim=len(axes), data_range=data_range, sensor=physics, scale=scale)
+    stated = physics or stated_sensor(sensor, net, learned, bands)
+    objective = build_loss(loss, ndim=len(axes), data_range=data_range, sensor=stated, scale=scale)
     fabric = launch(device, devices, nodes, precision)
     torch.use_deterministic_algorithms(deterministic)
     too_much = cache_gb is not None and decoded_bytes(learned) > cache_gb * 1e9
