@@ -107,7 +107,7 @@ def run_workflow(
     Errors that can be found before the work are found first. Of many inputs a bad one is reported to the watcher and
     the others go on; a single bad one raises. A run record (``X.run.json``) is done again with the tile plan, device
     and precision that it names, on inputs and weights that must have the recorded checksums, and must give the
-    recorded bytes.
+    recorded bytes. Of several processes that train together (torchrun, ``devices: 2``) the first does what follows.
 
     Args:
         workflow: a YAML file, a run record, a :class:`~sciSR.config.Workflow`, or its plain values.
@@ -166,6 +166,7 @@ class _Run:
         self.model: Model | None = None
         self.weights: FileFact | None = None
         self.training: dict[str, Any] | None = None
+        self.helper = False
 
     def all_of_it(self) -> Outcome:
         """Check, train, and work on each input."""
@@ -187,6 +188,8 @@ class _Run:
             self._failed(job, error)
         self.model = found.model
         trained = self._train() if self.workflow.train is not None else None
+        if self.helper:
+            return Outcome(kept=kept, trained=trained, training=self.training)
         self._load(trained)
         done: list[Done] = []
         failed: list[tuple[Job, Exception]] = list(found.refused)
@@ -213,6 +216,8 @@ class _Run:
     def _rehearsed(self) -> Outcome:
         """Try whether the network can learn; there are no weights for later steps."""
         told = dict(self._trained().values)["dry_run"]
+        if self.helper:
+            return Outcome(training=told)
         self.watcher.say(told["verdict"])
         if self.workflow.upscale is not None or self.workflow.degrade is not None:
             self.watcher.say("the steps after the training were left out: a dry run makes no weights")
@@ -223,6 +228,8 @@ class _Run:
         assert section is not None
         trained = self._trained()
         self.training = {"settings": section.model_dump(mode="json"), "scores": dict(trained.values).get("scores")}
+        if self.helper:
+            return trained.path
         self.watcher.say(f"weights  {trained.path}")
         self.watcher.say(f"curve    {trained.curve}")
         self.watcher.say(trained.table())
@@ -230,12 +237,15 @@ class _Run:
 
     def _trained(self) -> TrainingResult:
         from sciSR.trainer import train_network  # takes seconds to load, and few workflows train
+        from sciSR.training.setup import stand_down
 
         section = self.workflow.train
         assert section is not None
         source = None if section.references else self.workflow.input
         scans = [] if source is None else [open_input(source, [path]) for path in expand_inputs(source.path)]
-        return train_network(section, scans, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
+        trained = train_network(section, scans, overwrite=self.overwrite, resume=self.resume, watcher=self.watcher)
+        self.helper = stand_down()
+        return trained
 
     def _load(self, trained: Path | None) -> None:
         """The model, and the facts of its file."""

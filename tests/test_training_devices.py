@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from sciSR.errors import InputError
+from sciSR.io import save_raster
 from sciSR.networks import load_network
 from sciSR.training.setup import launch
+from tests.training_cases import scene
 
 SCRIPT = """
 import sys
@@ -85,3 +88,38 @@ def test_fp16_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch, device: s
 def test_cuda_without_cuda_is_refused() -> None:
     with pytest.raises(InputError, match="torch sees no CUDA device here"):
         launch("cuda", 1, 1, "float32")
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "fabric"])
+def test_after_training_together_one_process_does_the_rest(tmp_path: Path, launcher: str) -> None:
+    source = save_raster(scene(size=96), tmp_path / "scene.tif")
+    workflow = {
+        "input": str(source),
+        "output": str(tmp_path / "out"),
+        "train": {
+            "references": [{"path": str(source)}],
+            "output": str(tmp_path / "net.safetensors"),
+            "sensor": "generic-gaussian",
+            "network": {"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+            "patch": 8,
+            "batch": 2,
+            "steps": 2,
+            "validate_every": 2,
+            "device": "cpu",
+            "devices": 2,
+            "trackers": [],
+        },
+        "upscale": {"device": "cpu"},
+        "evaluate": {},
+    }
+    file = tmp_path / "workflow.yaml"
+    file.write_text(yaml.safe_dump(workflow), encoding="utf-8")
+    together = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_free_port()}"]
+    command = [sys.executable, *(together if launcher == "torchrun" else []), "-m", "sciSR", "run", str(file)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout + done.stderr
+    assert said.count("\noutput  ") == said.count("\nrecord  ") == 1
+    assert said.count("weights  ") == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene.run.json", "scene.tif"]

@@ -26,6 +26,7 @@ __all__ = [
     "plain_network",
     "sensor_of",
     "settings_of",
+    "stand_down",
     "stated_sensor",
 ]
 
@@ -64,6 +65,19 @@ def launch(device: str, devices: int, nodes: int, precision: str) -> Any:
     )
     fabric.launch()
     return fabric
+
+
+def stand_down() -> bool:
+    """Whether this is one of several processes that trained together and not the first, which does what follows.
+
+    Their group ends; each process calls it once, after training.
+    """
+    group = torch.distributed
+    if not (group.is_available() and group.is_initialized()):
+        return False
+    rank = group.get_rank()
+    group.destroy_process_group()
+    return bool(rank > 0)
 
 
 def network_of(network: SRNetwork | str | Mapping[str, Any], references: Sequence[Reference]) -> SRNetwork:
