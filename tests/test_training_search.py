@@ -69,3 +69,21 @@ def test_the_network_that_was_found_is_trained(tmp_path: Path) -> None:
     assert len(tried) == 2
     arguments = load_network(result.path).arguments
     assert (arguments["features"], arguments["blocks"]) == (tried[0]["features"], tried[0]["blocks"])
+
+
+def test_a_family_without_width_or_depth_is_refused_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("optuna")
+    with pytest.raises(InputError, match="srcnn: no argument 'blocks'"):
+        search_network(EDSR | {"family": "srcnn"}, Search(trials=2), lambda arguments: 0.0, seed=0)
+    assert caplog.text == ""
+
+
+def test_a_trial_that_fails_says_so_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("optuna")
+
+    def fail(arguments: dict[str, Any]) -> float:
+        raise InputError("nothing is held out")
+
+    with pytest.raises(InputError, match="nothing is held out"):
+        search_network(EDSR, Search(trials=2), fail, seed=0)
+    assert caplog.text == ""

@@ -14,7 +14,7 @@ from sciSR.errors import InputError
 from sciSR.networks import build_network
 from sciSR.networks.summary import summarise
 
-__all__ = ["Search", "Trial", "search_network"]
+__all__ = ["Search", "Trial", "check_search", "search_network"]
 
 log = logging.getLogger(__name__)
 
@@ -79,29 +79,26 @@ def search_network(
     Raises:
         InputError: Optuna is not installed, the family has no width or depth, or nothing fits the budget.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise InputError("search: it needs the package optuna; pip install optuna")
+    check_search(network, search)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     done: dict[tuple[int, int], Trial] = {}
-
-    def objective(trial: Any) -> float:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    for _ in range(20 * search.trials):
+        if len(done) >= search.trials:
+            break
+        trial = study.ask()
         size = trial.suggest_int("features", *search.features, step=4), trial.suggest_int("blocks", *search.blocks)
         if size not in done:
             arguments = {**network, "features": size[0], "blocks": size[1]}
             gflop, parameters = _cost(arguments)
             if gflop > search.gflop:
-                raise optuna.TrialPruned
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                continue
             done[size] = Trial(*size, round(gflop, 3), parameters, score(arguments))
             log.info("features %d blocks %d: %.1f GFLOP, %.2f dB", *size, gflop, done[size].psnr)
-        return done[size].psnr
-
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    for _ in range(20 * search.trials):
-        if len(done) >= search.trials:
-            break
-        study.optimize(objective, n_trials=1)
+        study.tell(trial, done[size].psnr)
     if not done:
         raise InputError(
             f"search: no network of {search.features[0]} to {search.features[1]} features and {search.blocks[0]} to "
@@ -109,6 +106,13 @@ def search_network(
         )
     ranked = sorted(done.values(), key=lambda trial: -trial.psnr)
     return {**network, "features": ranked[0].features, "blocks": ranked[0].blocks}, ranked
+
+
+def check_search(network: Mapping[str, Any], search: Search) -> None:
+    """Raise InputError where Optuna is not installed, or the family has no width or depth."""
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError("search: it needs the package optuna; pip install optuna")
+    _cost({**network, "features": search.features[0], "blocks": search.blocks[0]})
 
 
 def _cost(arguments: Mapping[str, Any]) -> tuple[float, int]:
