@@ -27,6 +27,17 @@ def test_tensorboard_gets_losses_scores_and_pictures(tmp_path: Path) -> None:
     assert events.Tags()["images"] == ["input, network, truth"]
 
 
+def test_each_term_of_a_loss_is_told(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    told: dict[str, Any] = WATCHED | {"trackers": None, "loss": {"l1": 1.0, "gradient": 0.5}}
+    history = train(scene(size=120), tmp_path / "net.safetensors", **told).values["history"]
+    events = accumulator.EventAccumulator(str(tmp_path / "net.events"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss/gradient")] == [3, 6]
+    for record in history:
+        assert record["loss/l1"] + 0.5 * record["loss/gradient"] == pytest.approx(record["loss"], rel=1e-5)
+
+
 def test_a_triptych_shows_three_images_on_one_scale() -> None:
     high = torch.zeros(1, 1, 6, 8)
     high[..., 4:] = 1

@@ -50,12 +50,15 @@ class WeightedSum(Loss):
 
     def forward(self, prediction: Tensor, target: Tensor, low: Tensor | None = None) -> Tensor:
         """See :class:`~sciSR.losses.contract.Loss`."""
-        values = self.values(prediction, target, low)
-        return torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        return self.total(self.values(prediction, target, low))
 
     def values(self, prediction: Tensor, target: Tensor, low: Tensor | None = None) -> dict[str, Tensor]:
         """Each loss by itself, without its weight, for a log."""
         return {name: term(prediction, target, low) for name, term in self.terms.items()}
+
+    def total(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The sum of these values, each times its weight."""
+        return torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
 
 
 def build_loss(

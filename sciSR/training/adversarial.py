@@ -17,7 +17,7 @@ from sciSR.errors import InputError
 from sciSR.losses import AdversarialLoss, Loss, gradient_penalty
 from sciSR.networks.discriminator import Discriminator, build_discriminator
 from sciSR.sampling import Pair
-from sciSR.training.lessons import Lesson
+from sciSR.training.lessons import Lesson, Tally
 
 __all__ = ["AdversarialLesson", "Game"]
 
@@ -76,7 +76,7 @@ class AdversarialLesson(Lesson):
     """
 
     def __init__(self, loss: Loss, game: Game, discriminator: Discriminator, learning_rate: float, fabric: Any) -> None:
-        self.loss = loss
+        self.loss = Tally(loss)
         self.game = game
         self.rules = AdversarialLoss(game.kind)
         self._fabric = fabric
@@ -91,13 +91,17 @@ class AdversarialLesson(Lesson):
     def value(self, model: nn.Module, pair: Pair) -> Tensor:
         """See :class:`~sciSR.training.lessons.Lesson`."""
         prediction = model(pair.low).float()
-        plain: Tensor = self.loss(prediction, pair.high, pair.low)
+        plain = self.loss(prediction, pair.high, pair.low)
         self._plain.requires_grad_(False)
         real = self._plain(pair.high).detach() if self.rules.needs_real else None
         value = plain + self.game.weight * self.rules.generator(self._plain(prediction), real)
         self._plain.requires_grad_(True)
         self._fake, self._real = prediction.detach(), pair.high
         return value
+
+    def terms(self) -> dict[str, Tensor]:
+        """Those of the loss beside the game."""
+        return self.loss.means()
 
     def after(self, step: int) -> dict[str, float]:
         """The discriminator's step; how well it tells the two apart."""

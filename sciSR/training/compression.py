@@ -11,7 +11,7 @@ from sciSR.errors import InputError
 from sciSR.losses import Loss
 from sciSR.networks.spec import SRNetwork
 from sciSR.sampling import Pair
-from sciSR.training.lessons import Lesson
+from sciSR.training.lessons import Lesson, Tally
 
 __all__ = ["DistilledLesson", "PrunedLesson", "sparsity"]
 
@@ -32,6 +32,7 @@ class DistilledLesson(Lesson):
         if not 0 < weight <= 1:
             raise InputError(f"teacher_weight: {weight} is not a share above 0 and up to 1")
         self.loss = loss
+        self.truth = Tally(loss)
         self.teacher = teacher.eval().requires_grad_(False)
         self.weight = weight
 
@@ -42,8 +43,12 @@ class DistilledLesson(Lesson):
             taught = self.teacher(pair.low).float()
         value: Tensor = self.weight * self.loss(prediction, taught, pair.low)
         if self.weight < 1:
-            value = value + (1 - self.weight) * self.loss(prediction, pair.high, pair.low)
+            value = value + (1 - self.weight) * self.truth(prediction, pair.high, pair.low)
         return value
+
+    def terms(self) -> dict[str, Tensor]:
+        """Those of the loss against the target."""
+        return self.truth.means()
 
 
 class PrunedLesson(Lesson):
@@ -76,6 +81,10 @@ class PrunedLesson(Lesson):
     def value(self, model: nn.Module, pair: Pair) -> Tensor:
         """See :class:`~sciSR.training.lessons.Lesson`."""
         return self.inner.value(model, pair)
+
+    def terms(self) -> dict[str, Tensor]:
+        """The other lesson's."""
+        return self.inner.terms()
 
     def after(self, step: int) -> dict[str, float]:
         """Set the smallest weights to zero; what was zero stays so."""

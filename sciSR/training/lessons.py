@@ -6,10 +6,36 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from sciSR.losses import Loss
+from sciSR.losses import Loss, WeightedSum
 from sciSR.sampling import Pair
 
-__all__ = ["Lesson", "Supervised"]
+__all__ = ["Lesson", "Supervised", "Tally"]
+
+
+class Tally:
+    """A loss that remembers what each term of a weighted sum was; one alone has no terms."""
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def __call__(self, prediction: Tensor, target: Tensor, low: Tensor) -> Tensor:
+        """The loss; its terms are kept without waiting for the device."""
+        if not isinstance(self.loss, WeightedSum):
+            value: Tensor = self.loss(prediction, target, low)
+            return value
+        values = self.loss.values(prediction, target, low)
+        for name, term in values.items():
+            self._sums[name] = self._sums.get(name, 0) + term.detach()
+        self._count += 1
+        return self.loss.total(values)
+
+    def means(self) -> dict[str, Tensor]:
+        """Mean of each term, without its weight, since this was last asked."""
+        found = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return found
 
 
 class Lesson(Protocol):
@@ -21,6 +47,10 @@ class Lesson(Protocol):
 
     def after(self, step: int) -> dict[str, float]:
         """Whatever follows the network's own step; numbers for the history."""
+        return {}
+
+    def terms(self) -> dict[str, Tensor]:
+        """Mean of each term of the loss since this was last asked, in this process, for the history."""
         return {}
 
     def trim(self, weights: dict[str, Tensor]) -> None:
@@ -40,10 +70,13 @@ class Supervised(Lesson):
     """A loss between what the network makes of the coarse batch and the fine one."""
 
     def __init__(self, loss: Loss) -> None:
-        self.loss = loss
+        self.loss = Tally(loss)
 
     def value(self, model: nn.Module, pair: Pair) -> Tensor:
         """See :class:`Lesson`."""
         prediction = model(pair.low)
-        value: Tensor = self.loss(prediction.float(), pair.high, pair.low)
-        return value
+        return self.loss(prediction.float(), pair.high, pair.low)
+
+    def terms(self) -> dict[str, Tensor]:
+        """See :class:`Lesson`."""
+        return self.loss.means()

@@ -218,6 +218,8 @@ def run(
             progress(outcome.step, outcome.steps)
         if outcome.step % settings.validate_every == 0 or outcome.step == outcome.steps:
             record = {"step": outcome.step, "loss": watch.mean_loss(fabric), "learning_rate": rate, **extra}
+            for name, term in lesson.terms().items():
+                record[f"loss/{name}"] = float(fabric.all_reduce(term, reduce_op="mean"))
             if validator is not None and not settings.dry_run:
                 record |= whole.validated(validator)
             else:
