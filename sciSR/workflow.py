@@ -233,6 +233,8 @@ class _Run:
         self.watcher.say(f"weights  {trained.path}")
         self.watcher.say(f"curve    {trained.curve}")
         self.watcher.say(trained.table())
+        if trained.sizes():
+            self.watcher.say(f"\n{trained.sizes()}\n")
         return trained.path
 
     def _trained(self) -> TrainingResult:

@@ -33,6 +33,17 @@ def test_pruning_leaves_the_zeros_that_were_asked_for_and_the_quality(tmp_path: 
     assert zeros[-1] == 0.5
     scores = result.values["scores"]["matched"]["scene"]
     assert scores["network"]["psnr"] > scores["cubic"]["psnr"]
+    before, after = result.values["sizes"]
+    assert before["parameters"] == after["parameters"] == before["nonzero"]
+    assert after["nonzero"] < 0.6 * after["parameters"]
+    assert after["packed"] < before["packed"]
+    assert after["megabytes"] == pytest.approx(result.path.stat().st_size / 1e6, abs=0.01)
+    assert after["psnr"] == pytest.approx(scores["network"]["psnr"], abs=1e-3)
+    assert before["psnr"] != after["psnr"]
+    assert min(before["speed"], after["speed"]) > 0
+    _, _, first, second = result.sizes().splitlines()
+    assert first.startswith(f"| before: net | {before['parameters']} |")
+    assert second.startswith(f"| net | {after['parameters']} | {after['nonzero']} |")
 
 
 def test_a_pruned_run_goes_on_where_it_stopped(tmp_path: Path, large: str) -> None:
@@ -52,6 +63,11 @@ def test_a_small_network_learns_from_a_large_one(tmp_path: Path, large: str) -> 
     student, teacher, fresh = load_network(result.path), load_network(large), build_network(
         "edsr", ndim=2, in_channels=1, scale=2, features=4, blocks=1
     )  # fmt: skip
+    guide, own = result.values["sizes"]
+    assert (guide["network"], own["network"]) == ("teacher net", "net")
+    assert own["parameters"] < guide["parameters"]
+    assert own["speed"] > 0
+    assert guide["psnr"] is not None
     x = torch.rand(1, 1, 24, 24)
     with torch.no_grad():
         taught = teacher(x)

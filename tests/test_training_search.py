@@ -67,6 +67,10 @@ def test_the_network_that_was_found_is_trained(tmp_path: Path) -> None:
     )
     tried = result.values["search"]
     assert len(tried) == 2
+    rows = result.sizes().split("\n\n")[0].splitlines()[2:]
+    assert [row.startswith("| chosen |") for row in rows] == [True, False]
+    assert f"| {tried[0]['features']} | {tried[0]['blocks']} | {tried[0]['parameters']} |" in rows[0]
+    assert [row["parameters"] for row in result.values["sizes"]] == [tried[0]["parameters"]]
     arguments = load_network(result.path).arguments
     assert (arguments["features"], arguments["blocks"]) == (tried[0]["features"], tried[0]["blocks"])
 

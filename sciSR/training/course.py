@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,10 +130,12 @@ def follow(
     resume: bool = False,
     compiled: bool = False,
     trackers: Sequence[Tracker] = (),
-    facts: Mapping[str, Any] | None = None,
+    facts: Callable[[], Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Train, and write the checkpoint, its record and its curve.
+    """Train, and write the checkpoint, its record and its curve; ``facts`` gives what the record says beside that.
+
+    It is asked in the first process, when the network has the weights to keep.
 
     Raises:
         RunError: the loss became NaN; the last good weights are written beside the output.
@@ -147,7 +149,8 @@ def follow(
     finally:
         for tracker in trackers:
             tracker.close()
-    result = write(course, outcome, good=stop is None, facts=facts)
+    told = facts() if facts is not None and stop is None and course.fabric.global_rank == 0 else None
+    result = write(course, outcome, good=stop is None, facts=told)
     if stop is not None:
         raise stop
     return result

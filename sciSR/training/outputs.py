@@ -19,6 +19,7 @@ from sciSR.resampling import mirror_pad
 from sciSR.sampling import Crop
 from sciSR.training.curve import draw_curve
 from sciSR.training.loop import Outcome, Settings
+from sciSR.training.sizes import size_table, trial_table
 from sciSR.training.validation import CONDITIONS, Validator
 
 __all__ = ["Files", "TrainingResult", "score_table", "scores_of", "summary", "write_outputs"]
@@ -43,6 +44,11 @@ class TrainingResult:
     def table(self) -> str:
         """PSNR and SSIM per condition, held-out raster and method, as Markdown."""
         return score_table(self.values["scores"])
+
+    def sizes(self) -> str:
+        """Size, speed and PSNR before and after pruning or distillation, and what a search tried; else empty."""
+        tables = [(trial_table, "search"), (size_table, "sizes")]
+        return "\n\n".join(table(self.values[key]) for table, key in tables if key in self.values)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
@@ -45,6 +46,7 @@ from sciSR.training.setup import (
     settings_of,
     stated_sensor,
 )
+from sciSR.training.sizes import measure
 from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
 
@@ -301,6 +303,7 @@ def train(
     kept = finished(course, overwrite=overwrite) if resume else None
     if kept is not None:
         return kept
+    beside = _beside(net, guide, prune)
     watchers = (
         open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
         if fabric.global_rank == 0
@@ -312,7 +315,7 @@ def train(
         resume=resume,
         compiled=compiled,
         trackers=watchers,
-        facts=_facts(trials, teacher, prune),
+        facts=partial(_facts, course, trials, teacher, prune, beside),
         progress=progress,
     )
 
@@ -342,13 +345,38 @@ def _lesson(
     return PrunedLesson(lesson, network, prune, settings.steps)
 
 
-def _facts(trials: Sequence[Trial], teacher: SRNetwork | str | None, prune: float | None) -> dict[str, Any]:
-    """What the record says beside the settings of the loop."""
+def _beside(network: SRNetwork, guide: SRNetwork | None, prune: float | None) -> dict[str, SRNetwork]:
+    """The networks that a smaller one is compared with, by what the table calls them."""
+    found: dict[str, SRNetwork] = {}
+    if guide is not None:
+        found[f"teacher {_called(guide)}"] = guide
+    if prune is not None:
+        found[f"before: {_called(network)}"] = copy.deepcopy(network).requires_grad_(False)
+    return found
+
+
+def _called(network: SRNetwork) -> str:
+    return f"untrained {network.family}" if network.card is None else network.card.name
+
+
+def _facts(
+    course: Course,
+    trials: Sequence[Trial],
+    teacher: SRNetwork | str | None,
+    prune: float | None,
+    beside: Mapping[str, SRNetwork],
+) -> dict[str, Any]:
+    """What the record says beside the settings of the loop; the network has the weights to keep."""
     facts: dict[str, Any] = {"search": [trial.to_dict() for trial in trials]} if trials else {}
     if teacher is not None:
         facts["teacher"] = model_name(teacher)
     if prune is not None:
         facts["pruned"] = prune
+    if beside or trials:
+        device = course.validator.device
+        rows = [measure(name, other.to(device), course.validator) for name, other in beside.items()]
+        rows.append(measure(course.name, course.network.to(device), course.validator))
+        facts["sizes"] = [row.to_dict() for row in rows]
     return facts
 
 
