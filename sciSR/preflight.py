@@ -109,7 +109,7 @@ def check_workflow(
     found = Preflight()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SciSRWarning)
-        for step in (_check_settings, _check_model):
+        for step in (_check_settings, _check_training, _check_model):
             try:
                 step(workflow, found)
             except SciSRError as error:
@@ -162,6 +162,26 @@ def _setting_checks(workflow: Workflow) -> Iterator[Callable[[], object]]:
                 yield partial(open_raster, path)
     if workflow.train is not None:
         yield from _training_checks(workflow.train)
+
+
+def _check_training(workflow: Workflow, found: Preflight) -> None:
+    """What the train step will meet, once its files are there; each on its own."""
+    section = workflow.train
+    if section is None or found.errors:
+        return
+    from sciSR.trainer import section_checks
+
+    source = None if section.references else workflow.input
+    try:
+        scans = [] if source is None else [open_input(source, [path]) for path in expand_inputs(source.path)]
+    except SciSRError:
+        return  # the input is told of where it is refused
+    for check in section_checks(section, scans):
+        try:
+            check()
+        except SciSRError as error:
+            if str(error) not in map(str, found.errors):
+                found.errors.append(error)
 
 
 def _check_baseline(name: str) -> None:

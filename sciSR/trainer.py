@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sciSR.batch import expand_inputs
@@ -12,8 +12,9 @@ from sciSR.io import open_raster
 from sciSR.raster import Raster
 from sciSR.sampling import Reference
 from sciSR.training import TrainingResult, train
+from sciSR.training.outlook import training_checks
 
-__all__ = ["references", "train_network"]
+__all__ = ["references", "section_checks", "train_network"]
 
 
 def train_network(
@@ -33,7 +34,7 @@ def train_network(
         InputError: settings or references that do not fit.
         OutputExistsError: the checkpoint is there.
     """
-    arguments: dict[str, Any] = section.model_dump(exclude={"references", "validation", "output"})
+    arguments = _arguments(section)
     return train(
         references(section.references) or [Reference(scan) for scan in scans],
         section.output,
@@ -43,6 +44,16 @@ def train_network(
         progress=watcher.step("training", "step"),
         **arguments,
     )
+
+
+def section_checks(section: TrainSection, scans: Sequence[Raster] = ()) -> Iterator[Callable[[], object]]:
+    """Checks of a section whose files are there; each raises one of our errors for what would stop the training."""
+    learned = references(section.references) or [Reference(scan) for scan in scans]
+    return training_checks(learned, references(section.validation), _arguments(section))
+
+
+def _arguments(section: TrainSection) -> dict[str, Any]:
+    return section.model_dump(exclude={"references", "validation", "output"})
 
 
 def references(sections: tuple[ReferenceSection, ...]) -> list[Reference]:

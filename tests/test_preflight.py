@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sciSR import preflight
 from sciSR.config import make_workflow
@@ -249,3 +250,65 @@ def test_too_little_memory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     error = refusal(checked(tmp_path, input=str(source)))
     assert isinstance(error, ResourceError)
     assert "smaller tile" in str(error)
+
+
+def training(folder: Path, values: NDArray[Any], **train: Any) -> list[str]:
+    """The errors of a small train step on one volume."""
+    fine = write_volume(folder / "fine.nii.gz", values, dtype="float32")
+    plain = {
+        "references": [{"path": str(fine)}],
+        "output": str(folder / "net.safetensors"),
+        "network": {"family": "edsr", "scale": 2, "features": 4, "blocks": 1},
+        "sensor": "mri",
+        "patch": 4,
+        "steps": 1,
+    }
+    return [str(error) for error in check_workflow(make_workflow({"train": plain | train})).errors]
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({"schedule": "linear"}, ["schedule: 'linear' is not one of cosine"]),
+        ({"loss": "foo"}, ["loss: 'foo' is not one of l1"]),
+        ({"schedule": "linear", "loss": "foo"}, ["schedule: 'linear'", "loss: 'foo'"]),
+        ({"teacher": "nosuch"}, ["nosuch"]),
+        ({"teacher": "mri-z4"}, [r"teacher: scale (4, 1, 1)"]),
+        (
+            {"teacher": "mri-x2", "normalization": {"kind": "percentile"}},
+            ["teacher: it was trained with the normalization"],
+        ),
+        (
+            {"teacher": "mri-x2", "adversarial": {"force": True}, "patch": 12},
+            ["teacher: adversarial does not take one"],
+        ),
+        ({"adversarial": {}}, ["adversarial: the network is untrained"]),
+        ({"adversarial": {"force": True}}, ["(8, 8, 8) fine ones; the discriminator needs 24 per axis"]),
+        ({"patch": 40}, ["patch: (40, 40, 40) coarse pixels are (80, 80, 80) fine ones"]),
+        ({"patch": {"y": 4}}, ["patch: {'y': 4} came"]),
+        ({"network": {"family": "edsr", "scale": 2, "width": 3}}, ["edsr: no argument 'width'"]),
+        ({"network": {"family": "srcnn", "scale": 2}, "search": {}}, ["srcnn: no argument 'blocks'"]),
+        (
+            {"network": {"family": "edsr", "ndim": 2, "scale": 2}},
+            ["fine.nii.gz: 3 spatial axes came, the network has 2"],
+        ),
+        ({"mode": "self", "prune": 0.5}, ["prune: mode self does not take it"]),
+    ],
+)
+def test_what_would_stop_a_training_is_found(tmp_path: Path, train: dict[str, Any], told: list[str]) -> None:
+    errors = training(tmp_path, smooth((24, 24, 24)), **train)
+    assert len(errors) == len(told), errors
+    for error, part in zip(errors, told, strict=True):
+        assert part in error
+
+
+def test_a_reference_without_values_is_found(tmp_path: Path) -> None:
+    values = np.full((24, 24, 24), np.nan, np.float32)
+    (error,) = training(tmp_path, values)
+    assert error.startswith("fine.nii.gz: no pixel has a value")
+    values[0, 0, :3] = 1
+    assert training(tmp_path, values) == []
+
+
+def test_a_training_without_errors_has_none(tmp_path: Path) -> None:
+    assert training(tmp_path, smooth((24, 24, 24)), teacher="mri-x2") == []

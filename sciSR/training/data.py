@@ -17,7 +17,7 @@ from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
 
-__all__ = ["Data", "as_references", "checksum", "gather", "record_of", "wide_enough"]
+__all__ = ["Data", "as_references", "check_axes", "checksum", "gather", "record_of", "wide_enough"]
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,7 @@ def gather(
     """
     if not references:
         raise InputError("training: no reference came; name at least one fine raster")
-    for reference in (*references, *validation):
-        if len(reference.raster.grid.shape) != len(scale):
-            have = len(reference.raster.grid.shape)
-            raise InputError(f"{reference.raster.name}: {have} spatial axes came, the network has {len(scale)}")
+    check_axes([*references, *validation], len(scale))
     known = {_path(r.raster) for r in references} - {None}
     twice = [r.raster.name for r in validation if _path(r.raster) in known]
     if twice:
@@ -125,6 +122,14 @@ def _distinct(crops: Sequence[Crop]) -> list[Crop]:
         crop if names.count(crop.name) == 1 else replace(crop, name=f"{crop.name}#{names[:i].count(crop.name) + 1}")
         for i, crop in enumerate(crops)
     ]
+
+
+def check_axes(references: Sequence[Reference], ndim: int) -> None:
+    """Raise InputError for a reference of another number of spatial axes than the network's."""
+    for reference in references:
+        have = len(reference.raster.grid.shape)
+        if have != ndim:
+            raise InputError(f"{reference.raster.name}: {have} spatial axes came, the network has {ndim}")
 
 
 def wide_enough(patch: Sequence[int], minimum: Sequence[int]) -> None:

@@ -50,7 +50,7 @@ from sciSR.training.sizes import measure
 from sciSR.training.trackers import open_trackers
 from sciSR.training.validation import Validator
 
-__all__ = ["train"]
+__all__ = ["teacher_of", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -196,9 +196,7 @@ def train(
     torch.manual_seed(seed)
     net = network_of(network, learned)
     axes, scale = net.spec.axes, net.spec.scale
-    guide = None if teacher is None else _teacher(teacher, net)
-    if guide is not None and adversarial is not None:
-        raise InputError("teacher: adversarial does not take one; train with the teacher first, then the game without")
+    guide = teacher_of(teacher, net, adversarial)
     recipe = normalization_of(normalization, net, guide)
     physics = sensor_of(sensor, net, learned, bands)
     settings = Settings(
@@ -402,8 +400,19 @@ def _searched(
     return search_network(plain, search, score, seed=given["seed"])
 
 
-def _teacher(given: SRNetwork | str, student: SRNetwork) -> SRNetwork:
-    """The larger network, checked against the smaller one."""
+def teacher_of(
+    given: SRNetwork | str | None, student: SRNetwork, adversarial: Game | Mapping[str, Any] | None
+) -> SRNetwork | None:
+    """The larger network that a setting means, checked against the smaller one; None: none is asked for.
+
+    Raises:
+        InputError: it is of another scale or other channels, or a game is asked for too.
+        MissingFileError: there is no such file.
+    """
+    if given is None:
+        return None
+    if adversarial is not None:
+        raise InputError("teacher: adversarial does not take one; train with the teacher first, then the game without")
     teacher = load_network(given) if isinstance(given, str) else given
     theirs, ours = ((n.spec.scale, n.spec.in_channels, n.spec.out_channels, n.spec.axes) for n in (teacher, student))
     if theirs != ours:
