@@ -187,7 +187,10 @@ def _stop(number: int, frame: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="scisr",
-        description="Super-resolution for NIfTI volumes and GeoTIFF scenes that keeps position, units and metadata.",
+        description=(
+            "Super-resolution for NIfTI volumes and GeoTIFF scenes that keeps position, units and metadata. "
+            "Own networks are trained by scisr run, with a workflow that has a train section."
+        ),
         epilog="scisr COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 wrong input or usage.",
     )
     parser.add_argument("--version", action="version", version=f"scisr {__version__}")
@@ -206,7 +209,9 @@ def _command(commands: Any, name: str, module: str, text: str) -> argparse.Argum
 
 
 def _run(commands: Any) -> None:
-    parser = _command(commands, "run", "run", "run a workflow file, or remake an output from its run record")
+    parser = _command(
+        commands, "run", "run", "run a workflow file (refine, judge, train), or remake an output from its run record"
+    )
     parser.add_argument("workflow", metavar="W.yaml|X.run.json", help="workflow, or the record beside an output")
     parser.add_argument("-o", "--output", metavar="OUT", help="folder or file; default: the workflow's")
     _set_option(parser)

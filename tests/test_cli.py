@@ -661,3 +661,9 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     assert {name: seen[name] for name in kept} == kept, "a finished part was computed again"
     assert target.read_bytes() == whole.read_bytes()
     assert not journal.exists()
+
+
+def test_the_help_tells_how_to_train(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["run", "--help"]):
+        assert main(words) == 0
+        assert "train" in capsys.readouterr().out

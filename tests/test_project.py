@@ -25,6 +25,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import sciSR
+from sciSR.config import make_workflow
+from sciSR.networks import list_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -309,6 +311,13 @@ def test_readme_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> 
     exec(compile(code, "README.md", "exec"), values)  # the page's own code is what is tested
     assert (clone / "out" / "s2_x2_api.tif").is_file()
     assert "PSNR" in capsys.readouterr().out.upper()
+
+
+def test_readme_settings_are_a_workflow() -> None:
+    (text,) = fenced(README, "yaml")
+    train = make_workflow(yaml.safe_load(text)).train
+    assert train is not None
+    assert train.network in list_weights()
 
 
 WEIGHTS = {
