@@ -8,12 +8,13 @@ is a function of (seed, step, sample).
 from sciSR.sampling.augmentation import Augmentation, Pair, PairMaker, margin_of, widened
 from sciSR.sampling.crops import Crop, Reference, decode, hold_out, validation_crops
 from sciSR.sampling.library import Library, RotatingMaker, decoded_bytes
-from sciSR.sampling.patches import Patch, PatchSampler
+from sciSR.sampling.patches import NoRoomError, Patch, PatchSampler
 
 __all__ = [
     "Augmentation",
     "Crop",
     "Library",
+    "NoRoomError",
     "Pair",
     "PairMaker",
     "Patch",

@@ -16,10 +16,14 @@ from sciSR.errors import InputError
 from sciSR.sampling.crops import Crop
 from sciSR.sampling.draws import uniforms
 
-__all__ = ["Patch", "PatchSampler"]
+__all__ = ["NoRoomError", "Patch", "PatchSampler"]
 
 _BACKGROUND = 0.05
 """Mean gradient of background, as a part of that of the most detailed tenth."""
+
+
+class NoRoomError(InputError):
+    """No crop has room for a patch."""
 
 
 class Patch(NamedTuple):
@@ -41,7 +45,7 @@ class PatchSampler:
         uniform: draw every place equally often, instead of where there is detail.
 
     Raises:
-        InputError: no crop has room for a patch.
+        NoRoomError: no crop has room for a patch.
     """
 
     DRAWS = 5
@@ -68,7 +72,7 @@ class PatchSampler:
         room = np.array([crop.weight * (len(s) > 0) for crop, s in zip(self.crops, self._starts, strict=True)])
         if not room.sum() > 0:
             shapes = ", ".join(f"{c.name} {c.shape}" for c in self.crops) or "none"
-            raise InputError(
+            raise NoRoomError(
                 f"patches: no reference has room for {min(self.sizes)} valid pixels outside what is held out "
                 f"(references: {shapes}); take a smaller patch or hold out less"
             )

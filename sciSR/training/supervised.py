@@ -263,6 +263,8 @@ def train(
         data_range=data_range,
         device=fabric.device,
     )
+    if validator.crops:
+        validator.samples()  # what cannot be judged by is told before the first step
     net.to(fabric.device)
     objective.to(fabric.device)
     if learning_rate == "auto":

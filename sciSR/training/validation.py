@@ -6,6 +6,7 @@ and a rim that a larger image would not have is left out for all of them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,12 +16,17 @@ from torch import Tensor, nn
 
 from sciSR.classical import build_classical
 from sciSR.degradation import Sensor
+from sciSR.errors import InputError
 from sciSR.metrics import psnr, ssim
-from sciSR.sampling import Augmentation, Crop, PairMaker, margin_of, widened
+from sciSR.sampling import Augmentation, Crop, NoRoomError, PairMaker, margin_of, widened
 
 __all__ = ["CONDITIONS", "Condition", "Score", "Validator", "mean_scores"]
 
+log = logging.getLogger(__name__)
+
 _SEED = 20_000_001
+_MOST_DB = 200.0
+"""What is exact counts as this: a mean with infinity in it says nothing, and JSON has none."""
 
 
 class Condition(NamedTuple):
@@ -95,26 +101,55 @@ class Validator:
         self._samples: dict[Condition, list[_Sample]] = {}
 
     def samples(self, condition: Condition = CONDITIONS["matched"]) -> list[_Sample]:
-        """The fixed crops under a condition; made when first asked for."""
+        """The fixed crops under a condition; made when first asked for.
+
+        A constant crop tells nothing, as any method gets it right: it is left out.
+
+        Raises:
+            InputError: nothing is left of what is held out.
+        """
         if condition not in self._samples:
-            std = condition.noise * self.noise
-            vary = Augmentation(flip=False, swap=False, width=(condition.width,) * 2, noise=(std, std))
-            made = []
+            made: list[_Sample] = []
+            missing: dict[str, str] = {}
             for crop in self.crops:
-                maker = PairMaker(
-                    [crop],
-                    patch=self.room(crop),
-                    scale=self.scale,
-                    sensor=self.sensor,
-                    augmentation=vary,
-                    guard=0,
-                    margin=self.margin(crop),
+                try:
+                    found = self._drawn(crop, condition)
+                    why = "is constant where crops were drawn"
+                except NoRoomError:
+                    found, why = [], f"has {crop.shape} pixels, too few with a value for a crop"
+                made += found
+                if not found:
+                    missing[crop.name] = why
+            told = "; ".join(f"{name}: what is held out {why}" for name, why in missing.items())
+            if not made:
+                raise InputError(
+                    f"validation: nothing is left to judge by ({told}); hold out more or another part: name held_out "
+                    "or validation"
                 )
-                for number in range(self.count):
-                    low, high, _ = maker.make(_SEED, number, [0])
-                    made.append(_Sample(crop.name, low, high))
+            if missing and not self._samples:
+                log.warning("validation: left out: %s", told)
             self._samples[condition] = made
         return self._samples[condition]
+
+    def _drawn(self, crop: Crop, condition: Condition) -> list[_Sample]:
+        """What one held-out raster gives, without what is constant."""
+        std = condition.noise * self.noise
+        maker = PairMaker(
+            [crop],
+            patch=self.room(crop),
+            scale=self.scale,
+            sensor=self.sensor,
+            augmentation=Augmentation(flip=False, swap=False, width=(condition.width,) * 2, noise=(std, std)),
+            guard=0,
+            margin=self.margin(crop),
+        )
+        pairs = [maker.make(_SEED, number, [0]) for number in range(self.count)]
+        return [_Sample(crop.name, low, high) for low, high, _ in pairs if self._varied(high)]
+
+    def _varied(self, high: Tensor) -> bool:
+        """Whether what counts of a crop is not constant."""
+        flat = self._inner(high).flatten(2)
+        return bool((flat.amax(dim=2) > flat.amin(dim=2)).any())
 
     def margin(self, crop: Crop) -> tuple[int, ...]:
         """Coarse pixels cut off around each sample; the same under every condition, so that places stay."""
@@ -145,11 +180,17 @@ class Validator:
         method = build_classical(name, ndim=len(self.scale), scale=self.scale, in_channels=channels, sensor=self.sensor)
         return self.score(method.to(self.device), condition)
 
-    def _compare(self, made: Tensor, high: Tensor) -> Score:
-        for dim, (n, s) in enumerate(zip(high.shape[2:], self.scale, strict=True), 2):
+    def _inner(self, fine: Tensor) -> Tensor:
+        """A fine crop without the rim that does not count."""
+        for dim, (n, s) in enumerate(zip(fine.shape[2:], self.scale, strict=True), 2):
             rim = self.rim * s if n > 4 * self.rim * s else 0
-            made, high = made.narrow(dim, rim, n - 2 * rim), high.narrow(dim, rim, n - 2 * rim)
-        return Score(psnr(made, high, data_range=self.data_range), ssim(made, high, data_range=self.data_range))
+            fine = fine.narrow(dim, rim, n - 2 * rim)
+        return fine
+
+    def _compare(self, made: Tensor, high: Tensor) -> Score:
+        made, high = self._inner(made), self._inner(high)
+        found = max(-_MOST_DB, min(psnr(made, high, data_range=self.data_range), _MOST_DB))
+        return Score(found, ssim(made, high, data_range=self.data_range))
 
 
 def mean_scores(scores: Sequence[Score]) -> Score:
