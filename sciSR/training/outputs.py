@@ -24,6 +24,9 @@ from sciSR.training.validation import CONDITIONS, Validator
 
 __all__ = ["Files", "TrainingResult", "score_table", "scores_of", "summary", "write_outputs"]
 
+_MOST_ROWS = 12
+"""Rasters that the table names one by one."""
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -205,12 +208,27 @@ def _provenance(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
-    """PSNR and SSIM per condition, held-out raster and method, as Markdown."""
+    """PSNR and SSIM per condition, held-out raster and method, as Markdown.
+
+    Of more than a dozen rasters it has the mean, and the rasters of the network's least and greatest PSNR.
+    """
     lines: list[str] = []
     for condition, rasters in scores.items():
-        for raster, methods in rasters.items():
+        for raster, methods in _rows(rasters):
             if not lines:
                 lines += [f"| condition | held out | {' | '.join(methods)} |", f"|{'---|' * (2 + len(methods))}"]
             cells = " | ".join(f"{s['psnr']:.2f} / {s['ssim']:.4f}" for s in methods.values())
             lines.append(f"| {condition} | {raster} | {cells} |")
     return "\n".join(lines)
+
+
+def _rows(rasters: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    if len(rasters) <= _MOST_ROWS:
+        return list(rasters.items())
+    ordered = sorted(rasters.items(), key=lambda item: float(item[1]["network"]["psnr"]))
+    means = {
+        method: {key: sum(m[method][key] for m in rasters.values()) / len(rasters) for key in ("psnr", "ssim")}
+        for method in ordered[0][1]
+    }
+    (worst, least), (best, most) = ordered[0], ordered[-1]
+    return [(f"mean of {len(rasters)}", means), (f"worst: {worst}", least), (f"best: {best}", most)]
