@@ -109,7 +109,7 @@ class TrainSection(Section):
     validation: tuple[ReferenceSection, ...] = ()
     """Other rasters to be judged on."""
     validation_fraction: float = Field(default=0.15, ge=0, lt=1)
-    """Part of each reference that is held out where neither names anything."""
+    """Part that is held out where nothing is named: of 8 references or more whole ones, of fewer each one's far end."""
     normalization: NormalizationSection | None = None
     """Intensity map: a file of ``configs/normalizations``, or its keys; null: weights' or teacher's, or percentile."""
     sensor: str | dict[str, Any] | None = None

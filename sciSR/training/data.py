@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from sciSR.errors import InputError
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
+from sciSR.training.split import check_apart, checksum, held_out_alike, identities, whole_ones
 
-__all__ = ["Data", "as_references", "check_axes", "checksum", "gather", "record_of", "wide_enough"]
+__all__ = ["Data", "as_references", "check_axes", "gather", "record_of", "wide_enough"]
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +23,15 @@ _NOTABLE = 0.25
 
 
 class Data(NamedTuple):
-    """Crops to learn from, crops to be judged on, and the record of where both came from."""
+    """Crops to learn from, crops to be judged on, and the record of where both came from.
+
+    ``references`` is what is learned from, without the ones that are held out whole.
+    """
 
     training: list[Crop]
     validation: list[Crop]
     record: list[dict[str, Any]]
+    references: Sequence[Reference] = ()
 
 
 def as_references(values: Sequence[Raster | Reference] | Raster | Reference) -> list[Reference]:
@@ -47,12 +48,13 @@ def gather(
     channels: int,
     scale: Sequence[int],
     fraction: float,
+    seed: int = 0,
     held_only: bool = False,
 ) -> Data:
     """Decode all references and split them.
 
-    What a reference holds out is validated on, beside the validation references. Where neither names anything, the far
-    end of each reference's longest axis is held out.
+    What a reference holds out is validated on, beside the validation references. Where neither names anything, whole
+    references are held out of 8 or more, at most 16; of fewer the far end of each one's longest axis.
 
     Args:
         references: to learn from.
@@ -60,25 +62,33 @@ def gather(
         normalization: fitted on each raster.
         channels: what the network takes.
         scale: the network's factor per axis.
-        fraction: part of each reference to hold out where nothing is named; 0: nothing.
+        fraction: part of each reference, or of the references, to hold out where nothing is named; 0: nothing.
+        seed: of the choice of whole references.
         held_only: decode what is judged on only; what is learned from is read later, part by part.
 
     Raises:
-        InputError: no reference, one of another number of axes, or one that is in both lists.
+        InputError: no reference, one of another number of axes, one that is in both lists, or one that is there twice
+            and holds out different parts.
     """
     if not references:
         raise InputError("training: no reference came; name at least one fine raster")
-    check_axes([*references, *validation], len(scale))
-    known = {_path(r.raster) for r in references} - {None}
-    twice = [r.raster.name for r in validation if _path(r.raster) in known]
-    if twice:
-        raise InputError(f"{twice[0]}: is both learned from and validated on; use held_out to keep a part of it")
-    record = [record_of(r, "training") for r in references] + [record_of(r, "validation") for r in validation]
+    named = (*references, *validation)
+    check_axes(named, len(scale))
+    sums = {id(raster): checksum(raster) for raster in {id(r.raster): r.raster for r in named}.values()}
+    keys = identities([r.raster for r in named], [sums[id(r.raster)] for r in named])
+    check_apart(references, validation, keys)
+    references = held_out_alike(references, keys[: len(references)])
+    if not validation and not any(r.held_out for r in references):
+        whole = whole_ones(references, keys, fraction, seed)
+        validation = [references[n] for n in whole]
+        references = [r for n, r in enumerate(references) if n not in whole]
+    record = [record_of(r, "training", sums[id(r.raster)]) for r in references]
+    record += [record_of(r, "validation", sums[id(r.raster)]) for r in validation]
     options: dict[str, Any] = {"normalization": normalization, "channels": channels, "scale": scale}
     if held_only:
         judged = [crop for reference in references for crop in _held(reference, normalization, options)]
         judged += [crop for reference in validation for crop in decode(reference, **options)]
-        return Data([], _distinct(judged), record)
+        return Data([], _distinct(judged), record, references)
     learned = [decode(reference, **options) for reference in references]
     others = [decode(reference, **options) for reference in validation]
     for entry, crops in zip(record, [*learned, *others], strict=True):
@@ -88,7 +98,7 @@ def gather(
         training = [hold_out(crop, fraction) for crop in training]
     judged = [part for crop in training for part in validation_crops(crop, scale)]
     judged += [crop for crops in others for crop in crops]
-    return Data(training, _distinct(judged), record)
+    return Data(training, _distinct(judged), record, references)
 
 
 def _tell_shift(entry: dict[str, Any], crop: Crop) -> None:
@@ -138,16 +148,12 @@ def wide_enough(patch: Sequence[int], minimum: Sequence[int]) -> None:
         raise InputError(f"patch: {tuple(patch)} coarse pixels; this network needs at least {tuple(minimum)}")
 
 
-def _path(raster: Raster) -> str | None:
-    return None if raster.metadata is None else raster.metadata.path
-
-
-def record_of(reference: Reference, role: str) -> dict[str, Any]:
-    """What the record says of a reference: name, checksum, size, and how it was used."""
+def record_of(reference: Reference, role: str, sha256: str | None = None) -> dict[str, Any]:
+    """What the record says of a reference: name, checksum (made if it does not come), size, and how it was used."""
     record: dict[str, Any] = {
         "role": role,
         "name": reference.raster.name,
-        "sha256": checksum(reference.raster),
+        "sha256": sha256 or checksum(reference.raster),
         "shape": list(reference.raster.shape),
         "spacing": [reference.raster.grid.spacing[a] for a in reference.raster.grid.axes],
         "weight": reference.weight,
@@ -164,17 +170,3 @@ def record_of(reference: Reference, role: str) -> dict[str, Any]:
         }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
-
-
-def checksum(raster: Raster) -> str:
-    """sha256 of the raster's file, or of its values where it has none here."""
-    path = _path(raster)
-    digest = hashlib.sha256()
-    if path is not None and Path(path).is_file():
-        with Path(path).open("rb") as file:
-            while part := file.read(2**20):
-                digest.update(part)
-    else:
-        for _, block in raster.stream():
-            digest.update(np.ascontiguousarray(block.values).tobytes())
-    return digest.hexdigest()

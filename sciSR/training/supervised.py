@@ -121,7 +121,8 @@ def train(
         mode: ``"self"``: learn from one scan with thick slices alone; :func:`~sciSR.training.train_self` says what the
             settings then mean.
         validation: other rasters to be judged on. What references hold out is judged on too.
-        validation_fraction: part of each reference that is held out where neither names anything.
+        validation_fraction: part that is held out where neither names anything: of 8 references or more whole ones (at
+            most 16, files of one subject together), of fewer the far end of each.
         normalization: how values become the network's input; None: the weights' own, the teacher's, or percentile.
         sensor: the degradation to undo, a name of ``configs/sensors``, its values, or a Sensor; real pairs need it for
             a loss that asks for it only (``data_consistency``).
@@ -228,7 +229,7 @@ def train(
     torch.use_deterministic_algorithms(deterministic)
     too_much = cache_gb is not None and decoded_bytes(learned) > cache_gb * 1e9
     facts: dict[str, Any] = {"normalization": recipe, "channels": net.spec.in_channels, "scale": scale}
-    data = gather(learned, judged, **facts, fraction=validation_fraction, held_only=too_much)
+    data = gather(learned, judged, **facts, fraction=validation_fraction, seed=seed, held_only=too_much)
     if too_much and not data.validation:
         raise InputError("cache_gb: references this large are judged on what held_out or validation name; name some")
     if settings.patience is not None and not data.validation:
@@ -248,7 +249,7 @@ def train(
     maker: PairMaker | RotatingMaker
     if too_much:
         least = [(n + 8) * s for n, s in zip(settings.patch, scale, strict=True)]
-        library = Library(learned, **facts, budget_gb=cache_gb or 0, least=least, seed=seed)
+        library = Library(data.references, **facts, budget_gb=cache_gb or 0, least=least, seed=seed)
         maker = RotatingMaker(library, pairs_of)
     else:
         maker = pairs_of(data.training)
