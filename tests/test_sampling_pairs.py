@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from sciSR.degradation import load_sensor
+from sciSR.errors import GeometryError
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Reference, decode
@@ -94,3 +95,47 @@ def test_training_reports_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, a
     assert told["shift"] == pytest.approx((0.8, 0.4), abs=0.1)
     assert ("the network will learn that too" in caplog.text) is not align
     assert "coarse: displaced by y +0." in caplog.text
+
+
+def test_pictures_need_only_sizes_that_fit() -> None:
+    low, high = pair((80, 96), (0.0, 0.0))
+    fine, coarse, other = (
+        Raster.from_array(v.numpy(), affine=np.eye(3), axes="yx", name=name)
+        for v, name in ((high[0], "fine"), (low[0], "coarse"), (low[0, :-1], "other"))
+    )
+    options: dict[str, Any] = {"normalization": Normalization(), "channels": 1, "scale": (2, 2)}
+    (crop,) = decode(Reference(fine, low=coarse), **options)
+    assert crop.low is not None
+    with pytest.raises(GeometryError, match="crop or regrid one of them"):
+        decode(Reference(fine, low=other), **options)
+    placed = rasters((0.0, 0.0))[0]
+    with pytest.raises(GeometryError, match="does not cover the field of view"):
+        decode(Reference(placed, low=coarse), **options)
+
+
+def test_of_a_pair_each_is_mapped_by_its_own_percentiles() -> None:
+    """A coarse scan of other gain and offset teaches what one without them does, as its own map is used afterwards."""
+    high, low = rasters((0.0, 0.0))
+    loud = low.replace(source=Raster.from_array(low.read().values * 3 + 100, affine=np.eye(3), axes="yx").source)
+    options: dict[str, Any] = {"normalization": Normalization("percentile"), "channels": 1, "scale": (2, 2)}
+    (plain,), (other,) = (decode(Reference(high, low=coarse), **options) for coarse in (low, loud))
+    assert plain.low is not None
+    assert other.low is not None
+    torch.testing.assert_close(plain.low, other.low, atol=1e-4, rtol=1e-4)
+    assert other.gain == pytest.approx((1.0, 0.0), abs=0.1)
+    own = Normalization("percentile").fit(low)
+    np.testing.assert_allclose(plain.low[0], own.apply(low.read().values), atol=1e-6)
+
+
+def test_another_gain_under_a_fixed_map_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    high, low = rasters((0.0, 0.0))
+    loud = low.replace(source=Raster.from_array(low.read().values * 3 + 100, affine=np.eye(3), axes="yx").source)
+    options = QUICK | {"sensor": None, "steps": 1, "normalization": {"kind": "fixed", "scale": (1.0,)}}
+    for coarse, warned in ((low, False), (loud, True)):
+        caplog.clear()
+        result = train(
+            Reference(high, low=coarse, held_out={"x": (50, 96)}), tmp_path / f"{warned}.safetensors", **options
+        )
+        assert ("times as wide as those of fine" in caplog.text) is warned
+        told = result.values["data"][0]["low"]
+        assert told["gain"] == pytest.approx(3.0 if warned else 1.0, rel=0.1)

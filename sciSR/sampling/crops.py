@@ -14,8 +14,9 @@ from torch import Tensor
 from sciSR.errors import InputError
 from sciSR.normalization import IntensityMap, Normalization
 from sciSR.raster import Raster
+from sciSR.regrid import regrid
 from sciSR.resampling import resample
-from sciSR.sampling.pairs import check_pair, moved, pair_shift
+from sciSR.sampling.pairs import check_pair, moved, pair_gain, pair_shift
 
 __all__ = ["Crop", "Reference", "decode", "hold_out", "validation_crops"]
 
@@ -63,6 +64,8 @@ class Crop:
         held_out: windows kept for validation, in its own pixels.
         shift: how far the coarse counterpart was measured to be displaced, in fine pixels per spatial axis; of a pair
             that was aligned, before it was. None: there is no counterpart.
+        gain: of the counterpart's normalised values over its own (:func:`~sciSR.sampling.pairs.pair_gain`), and how far
+            they lie above these; None: there is no counterpart.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Crop:
     origin: tuple[int, ...] = ()
     held_out: tuple[tuple[slice, ...], ...] = ()
     shift: tuple[float, ...] | None = None
+    gain: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,7 +98,7 @@ def decode(
 
     Args:
         reference: what to decode.
-        normalization: fitted on each raster by itself, as it is when a network is applied.
+        normalization: fitted on each raster by itself, as it is when a network is applied; of a real pair too.
         channels: what the network takes.
         scale: the network's factor per spatial axis, for real pairs.
         intensity: the fitted map, where the raster is a part of the one it was fitted on.
@@ -104,13 +108,15 @@ def decode(
         GeometryError: a real pair does not cover the same field of view, or at another factor.
     """
     raster = reference.raster
-    intensity = intensity or normalization.fit(raster)
-    high, valid = _read(raster, intensity, reference.bands, channels)
-    low, shift = None, None
     if reference.low is not None:
         check_pair(raster, reference.low, scale)
-        low, low_valid = _read(reference.low, intensity, reference.bands, channels)
-        shift = pair_shift(low, high)
+        intensity, coarse = _pair_maps(raster, reference.low, normalization)
+    intensity = intensity or normalization.fit(raster)
+    high, valid = _read(raster, intensity, reference.bands, channels)
+    low, shift, gain = None, None, None
+    if reference.low is not None:
+        low, low_valid = _read(reference.low, coarse, reference.bands, channels)
+        shift, gain = pair_shift(low, high), pair_gain(low, high)
         if reference.align:
             low, inside = moved(low, [d / s for d, s in zip(shift, scale, strict=True)])
             if low_valid is not None:
@@ -147,9 +153,20 @@ def decode(
                 origin=(0,) * len(shape),
                 held_out=(box,) if box else (),
                 shift=shift,
+                gain=gain,
             )
         )
     return crops
+
+
+def _pair_maps(high: Raster, low: Raster, normalization: Normalization) -> tuple[IntensityMap, IntensityMap]:
+    """The maps of the two rasters of a real pair, each fitted by itself, as the coarse one's is in application.
+
+    Percentiles narrow with the pixel size, so the fine raster's are taken where it has the coarse one's pixels: else
+    its values would be stretched less than the coarse one's, and the network would learn that.
+    """
+    fine = regrid(high, low.grid.shape) if normalization.kind == "percentile" else high
+    return normalization.fit(fine), normalization.fit(low)
 
 
 def _coarsened(factors: Mapping[str, float]) -> str:

@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from sciSR.errors import GeometryError
+from sciSR.grid import Grid
 from sciSR.kernels import KERNELS, taps
 from sciSR.metrics import spatial_shift
 from sciSR.raster import Raster
 from sciSR.resampling import apply_taps, resample
 
-__all__ = ["check_pair", "moved", "pair_shift"]
+__all__ = ["check_pair", "moved", "pair_gain", "pair_shift"]
 
 _ROUNDS = 4
 
 
 def check_pair(high: Raster, low: Raster, scale: Sequence[int]) -> None:
-    """Raise GeometryError where the two do not cover the same field of view at that factor, by what their grids say."""
+    """Raise GeometryError where the two do not cover the same field of view at that factor, by what their grids say.
+
+    Two pictures, which lie in no space, are taken to cover the same field of view: only their sizes must fit.
+    """
     fine, coarse = high.grid, low.grid
     wanted = tuple(n * s for n, s in zip(coarse.shape, scale, strict=True))
     if wanted != fine.shape:
@@ -28,10 +32,31 @@ def check_pair(high: Raster, low: Raster, scale: Sequence[int]) -> None:
             f"{low.name}: {coarse.shape} pixels refined by {tuple(scale)} are {wanted}, "
             f"its fine partner {high.name} has {fine.shape}; crop or regrid one of them"
         )
-    if not fine.same_space(coarse, tolerance_px=0.5):
+    if not (_placeless(fine) and _placeless(coarse)) and not fine.same_space(coarse, tolerance_px=0.5):
         raise GeometryError(
             f"{low.name}: does not cover the field of view of {high.name} to half a fine pixel; register the two first"
         )
+
+
+def _placeless(grid: Grid) -> bool:
+    """Whether a file said nothing of where its pixels lie."""
+    return grid.frame is None and grid.unit is None and bool((grid.affine == np.eye(len(grid.affine))).all())
+
+
+def pair_gain(low: Tensor, high: Tensor) -> tuple[float, float]:
+    """Spread of the coarse values as a multiple of the fine ones', and what they lie above those in such spreads.
+
+    Neither a displacement nor noise of a few per cent matters to it. Constant values have gain 1.
+
+    Args:
+        low: ``(c, [z,] y, x)``.
+        high: the same field of view, finer.
+    """
+    seen = resample(high[None], low.shape[1:])[0]
+    spread, own = float(seen.std()), float(low.std())
+    if spread == 0 or own == 0:
+        return 1.0, 0.0
+    return own / spread, float(low.mean() - seen.mean()) / spread
 
 
 def pair_shift(low: Tensor, high: Tensor) -> tuple[float, ...]:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _NOTABLE = 0.25
 """Fine pixels."""
+_NOTABLE_GAIN = 1.25
+"""Spread of the coarse values over the fine ones'; sensors of one scale differ by less."""
 
 
 class Data(NamedTuple):
@@ -92,7 +94,7 @@ def gather(
     learned = [decode(reference, **options) for reference in references]
     others = [decode(reference, **options) for reference in validation]
     for entry, crops in zip(record, [*learned, *others], strict=True):
-        _tell_shift(entry, crops[0])
+        _tell_pair(entry, crops[0])
     training = [crop for crops in learned for crop in crops]
     if not validation and not any(crop.held_out for crop in training) and fraction > 0:
         training = [hold_out(crop, fraction) for crop in training]
@@ -101,10 +103,18 @@ def gather(
     return Data(training, _distinct(judged), record, references)
 
 
-def _tell_shift(entry: dict[str, Any], crop: Crop) -> None:
-    """Put into the record how far a real pair is displaced, and say so where it is much and was left."""
-    if crop.shift is None:
+def _tell_pair(entry: dict[str, Any], crop: Crop) -> None:
+    """Put into the record how far a real pair is displaced and of other gain; say so where it is much and was left."""
+    if crop.shift is None or crop.gain is None:
         return
+    gain, above = crop.gain
+    entry["low"]["gain"], entry["low"]["above"] = round(gain, 3), round(above, 3)
+    if not 1 / _NOTABLE_GAIN <= gain <= _NOTABLE_GAIN or abs(above) > _NOTABLE_GAIN - 1:
+        log.warning(
+            "%s: its values spread %.3g times as wide as those of %s and lie %+.3g spreads above them, under one "
+            "normalization for both; bring them to one unit, or take normalization: {kind: percentile}",
+            entry["low"]["name"], gain, crop.name, above,
+        )  # fmt: skip
     entry["low"]["shift"] = [round(d, 3) for d in crop.shift]
     told = ", ".join(f"{axis} {d:+.2f}" for axis, d in zip("zyx"[-len(crop.shift) :], crop.shift, strict=True))
     if entry["low"]["aligned"] or max(abs(d) for d in crop.shift) < _NOTABLE:

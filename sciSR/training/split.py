@@ -97,7 +97,8 @@ def whole_ones(references: Sequence[Reference], keys: Sequence[str], fraction: f
     for group in sorted(groups.values(), key=draw):
         if len(taken) + len(group) <= wanted:
             taken += group
-    return sorted(taken or min(groups.values(), key=len))
+    smallest = min(groups.values(), key=len)
+    return sorted(taken or smallest)
 
 
 def _subject(raster: Raster) -> str | None:
