@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from sciSR.errors import InputError, MissingFileError
@@ -13,7 +14,7 @@ from sciSR.io import ADAPTERS, adapter_for
 from sciSR.io.adapter import WithParts
 from sciSR.record import is_remote
 
-__all__ = ["Job", "expand_inputs", "input_files", "pair_outputs", "split_suffix"]
+__all__ = ["Job", "expand_folders", "expand_inputs", "input_files", "pair_outputs", "partners", "split_suffix"]
 
 _STORED_AS = {".vrt": ".tif", ".jp2": ".tif", ".png": ".tif", ".jpg": ".tif", ".dcm": ".nii.gz"}
 """Endings that an output does not take over from its input, as they are read only, and what it takes instead."""
@@ -91,6 +92,61 @@ def expand_inputs(paths: Sequence[str]) -> list[str]:
     if not found:
         raise InputError("input: no file came; name a file, a pattern or a list")
     return list(dict.fromkeys(found))
+
+
+def expand_folders(paths: Sequence[str]) -> list[str]:
+    """The same, and for a folder without a DICOM series the image files in it, sorted by name.
+
+    Raises:
+        InputError: a folder without an image; subfolders are not searched.
+    """
+    return list(dict.fromkeys(file for path in expand_inputs(paths) for file in _images(path)))
+
+
+def _images(path: str) -> list[str]:
+    """The path itself, or the files that a plain folder stands for."""
+    if is_remote(path) or not os.path.isdir(path) or split_suffix(Path(path).name)[1]:
+        return [path]
+    names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    known = [name for name in names if split_suffix(name)[1] not in ("", ".dcm") and not _is_part(name, names)]
+    others = [os.path.join(path, name) for name in names if split_suffix(name)[1] in ("", ".dcm")]
+    from sciSR.io.dicom_head import read_head  # pydicom takes a third of a second to load
+
+    if any(os.path.isfile(other) and read_head(other) is not None for other in others):
+        return [path]
+    if not known:
+        raise InputError(
+            f"{path}: no image in this folder, and subfolders are not searched; expected a DICOM series or files that "
+            f"end in {', '.join(ADAPTERS)}; name a pattern such as {os.path.join(path, '**', '*.nii.gz')}"
+        )
+    return [os.path.join(path, name) for name in known]
+
+
+def _is_part(name: str, names: Sequence[str]) -> bool:
+    """Whether a file is the data of a header beside it."""
+    stem, ending = split_suffix(name)
+    return ending.lower() in (".img", ".img.gz") and any(stem + header in names for header in (".hdr", ".hdr.gz"))
+
+
+def partners(paths: Sequence[str], others: Sequence[str], what: str) -> list[str]:
+    """What belongs to each of the paths: as many files, in the same order.
+
+    Raises:
+        InputError: another number of files, or names that are in part the same but not in the same order.
+    """
+    ours, theirs = ([split_suffix(Path(p).name)[0] for p in part] for part in (paths, others))
+    alike = bool(set(ours) & set(theirs))
+    if len(ours) == len(theirs) and (ours == theirs or not alike):
+        return list(others)
+    lone = [(p, q) for p, q in zip_longest(paths, others) if p is None or q is None]
+    if alike:
+        lone = [(p, None) for p, n in zip(paths, ours, strict=True) if n not in theirs]
+        lone += [(None, q) for q, n in zip(others, theirs, strict=True) if n not in ours]
+    named = ", ".join(str(p or q) for p, q in lone[:3]) + (", …" if len(lone) > 3 else "")
+    raise InputError(
+        f"{what}: {len(others)} files came for {len(paths)} of path; expected one for each, in the same order "
+        f"({'without a partner: ' + named if lone else 'the names are the same, their order is not'})"
+    )
 
 
 def pair_outputs(inputs: Sequence[str], output: str, *, suffix: str | None = None, join: bool = False) -> list[Job]:

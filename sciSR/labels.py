@@ -16,7 +16,7 @@ from sciSR.derived import DerivedSource
 from sciSR.errors import InputError
 from sciSR.raster import Block, Raster, Window
 
-__all__ = ["MOST_LABELS", "check_labels", "is_label_map", "upscale_labels"]
+__all__ = ["MOST_LABELS", "check_labels", "is_label_map", "refuse_labels", "upscale_labels"]
 
 MOST_LABELS = 40
 """Up to so many distinct whole numbers, and at least two, may be labels; images have more, a constant has one."""
@@ -46,11 +46,26 @@ def check_labels(raster: Raster, labels: bool | None = None) -> bool:
         return said
     if not is_label_map(raster):
         return False
-    why = "its header calls it labels" if _intent(raster) else f"it holds 2 to {MOST_LABELS} distinct whole numbers"
     raise InputError(
-        f"{raster.name}: looks like a label map ({why}), which must not be interpolated; pass --labels (labels=True) "
-        "to upsample it as classes, or --not-labels (labels=False) if it is an image"
+        f"{raster.name}: looks like a label map ({_why(raster)}), which must not be interpolated; pass --labels "
+        "(labels=True) to upsample it as classes, or --not-labels (labels=False) if it is an image"
     )
+
+
+def refuse_labels(raster: Raster) -> None:
+    """Raise InputError for labels where only an image serves, as in training; what was said at opening counts."""
+    said = _said(raster)
+    if said is None and is_label_map(raster):
+        raise InputError(
+            f"{raster.name}: looks like a label map ({_why(raster)}), from which no network learns what images look "
+            "like; leave it away, or say labels: false (labels=False when it is opened) if it is an image"
+        )
+    if said:
+        raise InputError(f"{raster.name}: is a label map, from which no network learns what images look like")
+
+
+def _why(raster: Raster) -> str:
+    return "its header calls it labels" if _intent(raster) else f"it holds 2 to {MOST_LABELS} distinct whole numbers"
 
 
 def is_label_map(raster: Raster) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sciSR.batch import expand_inputs
+from sciSR.batch import expand_folders, partners
 from sciSR.config import ReferenceSection, TrainSection
 from sciSR.console import Watcher
 from sciSR.io import open_raster
@@ -62,10 +62,12 @@ def references(sections: tuple[ReferenceSection, ...]) -> list[Reference]:
 
 
 def _of(section: ReferenceSection) -> Iterator[Reference]:
-    for path in expand_inputs(section.path):
+    paths = expand_folders(section.path)
+    lows = [None] * len(paths) if section.low is None else partners(paths, expand_folders(section.low), "low")
+    for path, low in zip(paths, lows, strict=True):
         yield Reference(
             open_raster(path, **section.options),
-            low=None if section.low is None else open_raster(section.low, **section.options),
+            low=None if low is None else open_raster(low, **section.options),
             align=section.align,
             coarsen=dict(section.coarsen),
             bands=section.bands,

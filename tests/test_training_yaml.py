@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from sciSR.batch import expand_folders, partners
 from sciSR.degradation import degrade
 from sciSR.errors import InputError
 from sciSR.io import open_raster, save_raster
@@ -17,7 +18,7 @@ from sciSR.networks import load_network
 from sciSR.raster import Raster
 from sciSR.resampling import resample
 from sciSR.workflow import run_workflow
-from tests.training_cases import scene
+from tests.training_cases import scene, volume
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = {"family": "edsr", "scale": 2, "features": 4, "blocks": 1}
@@ -130,3 +131,54 @@ def test_a_dry_run_says_its_verdict_and_ends_before_the_steps_that_need_weights(
     assert "the steps after the training were left out: a dry run makes no weights" in caplog.text
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "net.safetensors"}
     assert (tmp_path / "net.safetensors").read_bytes() == b"mine"
+
+
+def pictures(folder: Path, names: list[str], size: int) -> None:
+    image = pytest.importorskip("PIL.Image")
+    folder.mkdir()
+    for number, name in enumerate(names):
+        values = scene(number, size=144).read().values[:: 144 // size, :: 144 // size]
+        image.fromarray(((values - values.min()) / np.ptp(values) * 255).astype(np.uint8)).save(folder / name)
+
+
+def test_folders_of_pictures_are_pairs_in_their_order(tmp_path: Path) -> None:
+    names = [f"{n}.png" for n in range(3)]
+    pictures(tmp_path / "hr", names, 144)
+    pictures(tmp_path / "lr", names, 72)
+    (tmp_path / "hr" / "notes.txt").write_text("not an image")
+    pair = {"path": str(tmp_path / "hr"), "low": str(tmp_path / "lr" / "*.png")}
+    record = run(tmp_path / "out", references=[pair], validation_fraction=0.4)
+    assert [(entry["name"], entry["low"]["name"]) for entry in record["data"]] == [(n, n) for n in names]
+
+    (tmp_path / "lr" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"low: 2 files came for 3 of path; .*without a partner: .*hr.1\.png\)"):
+        run(tmp_path / "out", references=[pair])
+
+
+def test_partners_are_not_taken_in_another_order() -> None:
+    assert partners(["a/1.png", "a/2.png"], ["b/1x2.png", "b/2x2.png"], "low") == ["b/1x2.png", "b/2x2.png"]
+    with pytest.raises(InputError, match="the names are the same, their order is not"):
+        partners(["a/1.png", "a/2.png"], ["b/2.png", "b/1.png"], "low")
+    with pytest.raises(InputError, match=r"low: 1 files came for 2 of path; .*without a partner: a/2\.png"):
+        partners(["a/1.png", "a/2.png"], ["b/x.png"], "low")
+
+
+def test_a_folder_stands_for_its_images(tmp_path: Path) -> None:
+    for n in range(2):
+        save_raster(volume((8, 8, 8)), tmp_path / f"{n}.nii.gz")
+    (tmp_path / "pair.hdr").touch()
+    (tmp_path / "pair.img").touch()
+    assert [Path(p).name for p in expand_folders([str(tmp_path)])] == ["0.nii.gz", "1.nii.gz", "pair.hdr"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: no image in this folder, and subfolders are not searched; expected"):
+        expand_folders([str(tmp_path / "empty")])
+
+
+def test_labels_are_no_images_to_learn_from(tmp_path: Path) -> None:
+    values = (scene(size=96).read().values > 500).astype(np.uint8) * 3
+    path = save_raster(Raster.from_array(values, affine=np.diag([10.0, -10.0, 1.0]), axes="yx"), tmp_path / "map.tif")
+    entry = {"path": str(path)}
+    with pytest.raises(InputError, match=r"map\.tif: looks like a label map .*; leave it away, or say labels: false"):
+        run(tmp_path / "out", references=[entry], sensor="generic-gaussian")
+    record = run(tmp_path / "out", references=[entry | {"labels": False}], sensor="generic-gaussian")
+    assert record["steps"] == 1

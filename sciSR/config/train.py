@@ -18,9 +18,10 @@ class ReferenceSection(Section):
     """One raster to learn from, or several of one kind: :class:`sciSR.sampling.Reference`."""
 
     path: Paths
-    """Fine raster: file, address, pattern or list of these."""
-    low: str | None = None
-    """Its measured coarse counterpart, for real pairs; null: the fine one is degraded."""
+    """Fine raster: file, address, pattern, folder (its DICOM series, or all its files) or list of these."""
+    low: Paths | None = None
+    """Its measured coarse counterpart, for real pairs, or as many as there are fine ones, in their order; null: the
+    fine one is degraded."""
     align: bool = False
     """Move the coarse counterpart by the displacement that is measured between the two."""
     coarsen: dict[AxisName, float] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sciSR.errors import InputError
+from sciSR.labels import refuse_labels
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
@@ -37,9 +38,18 @@ class Data(NamedTuple):
 
 
 def as_references(values: Sequence[Raster | Reference] | Raster | Reference) -> list[Reference]:
-    """A list of references of whatever stands for one."""
+    """A list of references of whatever stands for one.
+
+    Raises:
+        InputError: a label map.
+    """
     many = [values] if isinstance(values, (Raster, Reference)) else list(values)
-    return [Reference(v) if isinstance(v, Raster) else v for v in many]
+    found = [Reference(v) if isinstance(v, Raster) else v for v in many]
+    for reference in found:
+        refuse_labels(reference.raster)
+        if reference.low is not None:
+            refuse_labels(reference.low)
+    return found
 
 
 def gather(
