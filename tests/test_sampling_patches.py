@@ -84,3 +84,23 @@ def test_a_place_is_named_in_the_reference_it_came_from() -> None:
     part = crop(textured((20, 20)), origin=(100, 7))
     sampler = PatchSampler([part], [(20, 20)])
     assert sampler.where(sampler.draw(0, 0, [0])[0]) == "crop y=100:120 x=7:27"
+
+
+def test_mostly_background_is_rare() -> None:
+    """A textured disc in dark noise, as a head is in air: the rim has detail, but only half of it is the head."""
+    y, x = np.mgrid[0:160, 0:160] - 80
+    head = torch.from_numpy((y**2 + x**2 < 40**2).astype(np.float32))[None]
+    values = (1 + 0.2 * textured((160, 160))) * head + 0.005 * textured((160, 160), 1)
+    shares = [
+        float(head[0, p.start[0] : p.start[0] + 24, p.start[1] : p.start[1] + 24].mean())
+        for p in PatchSampler([crop(values)], [(24, 24)]).draw(0, 0, range(500))
+    ]
+    assert np.mean([share < 0.5 for share in shares]) < 0.05
+    assert min(shares) < 0.6  # the rim is seen too
+
+
+def test_little_in_much_background_is_still_drawn() -> None:
+    values = torch.zeros(1, 96, 96)
+    values[:, 40:44, 40:44] = 1 + textured((4, 4))[0] * 0.1
+    for patch in PatchSampler([crop(values)], [(24, 24)]).draw(0, 0, range(100)):
+        assert all(40 - 24 - 6 <= a <= 44 + 6 for a in patch.start)

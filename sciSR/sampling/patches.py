@@ -20,6 +20,10 @@ __all__ = ["NoRoomError", "Patch", "PatchSampler"]
 
 _BACKGROUND = 0.05
 """Mean gradient of background, as a part of that of the most detailed tenth."""
+_LOWEST = 0.03
+"""Part of the range of values that counts as background: air, the frame of a scene."""
+_RARE = 0.02
+"""How often a place that is mostly background is drawn, relative to others of as much detail."""
 
 
 class NoRoomError(InputError):
@@ -123,6 +127,7 @@ class PatchSampler:
         weight = free = (blocked == 0).double()
         if not uniform and bool(free.any()):
             weight = free * _interest(_windowed("avg", _gradient(crop.high), stride, reach, count).double(), free > 0)
+            weight = weight * _full(_windowed("avg", _lowest(crop), stride, reach, count).double())
             weight = weight if bool(weight.any()) else free
         index = torch.nonzero(weight > 0)
         starts = (index * torch.tensor(stride)).numpy().astype(np.int64)
@@ -134,6 +139,22 @@ def _interest(energy: Tensor, free: Tensor) -> Tensor:
     seen = energy[free]
     top = float(torch.quantile(seen[:: max(1, len(seen) // 100_000)], 0.9))
     return (energy / max(top, 1e-30) - _BACKGROUND).clamp(0, 1)
+
+
+def _full(background: Tensor) -> Tensor:
+    """How often cells of this share of background are drawn: as the others up to two fifths, rarely from three on."""
+    return ((0.6 - background) / 0.2).clamp(_RARE, 1)
+
+
+def _lowest(crop: Crop) -> Tensor:
+    """1 where all channels are within the lowest part of their range, else 0."""
+    found = torch.ones(crop.shape)
+    for channel in crop.high:
+        seen = channel if crop.valid is None else channel[crop.valid]
+        seen = seen.flatten()[:: max(1, seen.numel() // 100_000)]
+        low, high = torch.quantile(seen, torch.tensor([0.001, 0.999])).tolist() if seen.numel() else (0.0, 0.0)
+        found.mul_(channel <= low + _LOWEST * (high - low))
+    return found
 
 
 def _gradient(values: Tensor) -> Tensor:
