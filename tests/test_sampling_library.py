@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,6 +73,27 @@ def test_a_step_sees_the_same_whether_or_not_others_came_before() -> None:
     assert torch.equal(resumed.make(0, 7, range(4)).low, made[7])
     assert torch.equal(resumed.make(0, 2, range(4)).low, made[2])
     assert resumed.sampler.crops
+
+
+def test_what_lives_at_a_time_keeps_the_budget() -> None:
+    """Beside the values that patches are gathered from there is the next round, and no other copy."""
+    decoded: list[weakref.ref[torch.Tensor]] = []
+    shelved: list[int] = []
+
+    def watched(crops: Sequence[Crop]) -> PairMaker:
+        assert running is None or running._maker is None  # the round before is gone
+        decoded.extend(weakref.ref(crop.high) for crop in crops)
+        shelved.append(sum(4 * crop.high.numel() for crop in crops))
+        return build(crops)
+
+    running: RotatingMaker | None = None
+    running = RotatingMaker(library(Reference(scene()), Reference(scene(seed=1))), watched, steps=1)
+    for step in range(4):
+        running.make(0, step, range(2))
+        gc.collect()
+        assert not any(reference() is not None for reference in decoded)
+    assert len(shelved) == 4
+    assert 2 * max(shelved) <= 40e3
 
 
 def test_heavier_references_come_oftener() -> None:

@@ -170,7 +170,7 @@ class TrainSection(Section):
     nodes: int = Field(default=1, ge=1)
     """Machines."""
     cache_gb: float | None = Field(default=None, gt=0)
-    """Memory for decoded references, in 10^9 bytes; more is read part by part. null: all are held."""
+    """Memory for all copies of decoded references, in 10^9 bytes; more is read part by part. null: all are held."""
     seed: int = 0
     """Of everything random."""
     deterministic: bool = False

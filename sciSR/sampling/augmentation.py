@@ -131,6 +131,7 @@ class PairMaker:
         self._high = Shelf([crop.high for crop in crops], self.device)
         lows = [crop.low for crop in crops if crop.low is not None]
         self._low = Shelf(lows, self.device) if self._measured else None
+        self.sampler.release()
 
     def make(self, seed: int, step: int, samples: Sequence[int]) -> Pair:
         """The pairs of these sample numbers of a step."""

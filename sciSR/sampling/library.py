@@ -25,6 +25,8 @@ __all__ = ["Library", "RotatingMaker", "decoded_bytes"]
 
 _SHARES = 8
 """Blocks that a round holds at least, so that patches come from many places."""
+_COPIES = 3
+"""What a round may take of the budget: beside it lie the next one and, while a block is read, some copies of it."""
 
 
 def decoded_bytes(references: Sequence[Reference]) -> int:
@@ -50,7 +52,7 @@ class Library:
         normalization: fitted once on each whole raster.
         channels: what the network takes.
         scale: the network's factor per axis.
-        budget_gb: memory for one round, in units of 10^9 bytes.
+        budget_gb: memory for all that lives at a time, this round and the next, in units of 10^9 bytes.
         least: pixels per axis that a block must have to hold a patch.
         seed: of the choice.
 
@@ -74,7 +76,7 @@ class Library:
         self.references = tuple(references)
         self.normalization, self.channels, self.scale = normalization, channels, tuple(scale)
         self.seed = seed
-        self._budget = budget_gb * 1e9 / 4
+        self._budget = budget_gb * 1e9 / 4 / _COPIES
         self._intensities: list[IntensityMap] = [normalization.fit(r.raster) for r in references]
         self.blocks = [block for number in range(len(references)) for block in self._cut(number, least)]
 
@@ -107,9 +109,10 @@ class Library:
         sizes = []
         for n, need, factor in zip(raster.grid.shape, least, factors, strict=True):
             if side < need * factor:
+                given = 4 * _COPIES * self._budget / 1e9
                 raise InputError(
-                    f"cache_gb: {4 * self._budget / 1e9:g} holds blocks of {int(side)} pixels a side of {raster.name}, "
-                    f"a patch needs {math.ceil(need * factor)}; allow more memory or take a smaller patch"
+                    f"cache_gb: {given:g} holds blocks of {int(side)} pixels a side of {raster.name}, a patch "
+                    f"needs {math.ceil(need * factor)}; allow more memory or take a smaller patch"
                 )
             parts = max(1, math.ceil(n / side))
             sizes.append([round(n * k / parts) for k in range(parts + 1)])
@@ -171,8 +174,15 @@ class RotatingMaker:
 
     def _at(self, number: int) -> PairMaker:
         if self._maker is None or number != self._number:
-            ahead, self._ahead = self._ahead, None
-            crops = ahead[1].result() if ahead is not None and ahead[0] == number else self._library.round(number)
-            self._maker, self._number = self._build(crops), number
+            self._maker = None  # its memory goes before the next one's comes
+            self._maker, self._number = self._build(self._crops(number)), number
             self._ahead = (number + 1, self._pool.submit(self._library.round, number + 1))
         return self._maker
+
+    def _crops(self, number: int) -> list[Crop]:
+        """Of a round, read ahead or now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return self._library.round(number)
+        crops = ahead[1].result()
+        return crops if ahead[0] == number else self._library.round(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +87,10 @@ class PatchSampler:
         """One patch per sample number."""
         numbers = uniforms(seed, step, samples, self.DRAWS)
         return [self._patch(row) for row in numbers]
+
+    def release(self) -> None:
+        """Keep names and shapes of the crops only; drawing needs no values."""
+        self.crops = tuple(replace(crop, high=crop.high.to("meta"), low=None, valid=None) for crop in self.crops)
 
     def where(self, patch: Patch) -> str:
         """The place of a patch in words, for messages."""

@@ -155,8 +155,8 @@ def train(
         device: auto, cpu, cuda, mps.
         devices: processes or GPUs per node.
         nodes: machines.
-        cache_gb: memory for decoded references, in 10^9 bytes; more than that is read part by part while the training
-            goes on. None: all are held.
+        cache_gb: memory for all copies of decoded references that live at a time, in 10^9 bytes; more than that is read
+            part by part while the training goes on. What is judged on is held beside it. None: all are held.
         seed: of everything random.
         deterministic: refuse operations that are not (slower on GPUs).
         validate_every: steps between validations, each of which also writes the state to resume from.
@@ -227,7 +227,7 @@ def train(
     objective = build_loss(loss, ndim=len(axes), data_range=data_range, sensor=stated, scale=scale)
     fabric = launch(device, devices, nodes, precision)
     torch.use_deterministic_algorithms(deterministic)
-    too_much = cache_gb is not None and decoded_bytes(learned) > cache_gb * 1e9
+    too_much = cache_gb is not None and 2 * decoded_bytes(learned) > cache_gb * 1e9  # as crops, and to gather from
     facts: dict[str, Any] = {"normalization": recipe, "channels": net.spec.in_channels, "scale": scale}
     data = gather(learned, judged, **facts, fraction=validation_fraction, seed=seed, held_only=too_much)
     if too_much and not data.validation:
