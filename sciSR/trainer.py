@@ -63,8 +63,12 @@ def references(sections: tuple[ReferenceSection, ...]) -> list[Reference]:
 
 def _of(section: ReferenceSection) -> Iterator[Reference]:
     paths = expand_folders(section.path)
-    lows = [None] * len(paths) if section.low is None else partners(paths, expand_folders(section.low), "low")
-    for path, low in zip(paths, lows, strict=True):
+
+    def beside(others: Sequence[str] | None, what: str) -> Sequence[str | None]:
+        return [None] * len(paths) if others is None else partners(paths, expand_folders(others), what)
+
+    lows, masks = beside(section.low, "low"), beside(section.mask, "mask")
+    for path, low, mask in zip(paths, lows, masks, strict=True):
         yield Reference(
             open_raster(path, **section.options),
             low=None if low is None else open_raster(low, **section.options),
@@ -73,4 +77,5 @@ def _of(section: ReferenceSection) -> Iterator[Reference]:
             bands=section.bands,
             weight=section.weight,
             held_out=None if section.held_out is None else dict(section.held_out),
+            mask=None if mask is None else open_raster(mask),
         )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -106,3 +108,22 @@ def _doubled(origin: float) -> np.ndarray:
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = origin
     return affine
+
+
+def test_a_mask_covers_the_field_of_view_with_any_pixels() -> None:
+    fine = volume((8, 8, 8))
+    values = np.zeros((4, 4, 4), np.uint8)
+    values[1:3, :, 2] = 2
+    mask = Raster.from_array(values, affine=_doubled(0.5), axes="zyx", name="mask")
+    options: dict[str, Any] = {"normalization": PLAIN, "channels": 1, "scale": (2, 2, 2)}
+    (crop,) = decode(Reference(fine, mask=mask), **options)
+    assert crop.mask is not None
+    np.testing.assert_array_equal(crop.mask, values.repeat(2, 0).repeat(2, 1).repeat(2, 2) > 0)
+    (coarser,) = decode(Reference(fine, mask=mask, coarsen={"z": 2, "y": 2, "x": 2}), **options)
+    np.testing.assert_array_equal(coarser.mask, values > 0)
+    window = (slice(2, 7), slice(0, 8), slice(3, 8))
+    (part,) = decode(Reference(fine, mask=mask).part(z=window[0], x=window[2]), **options)
+    np.testing.assert_array_equal(part.mask, crop.mask[window])
+    moved = Raster.from_array(values, affine=_doubled(1.5), axes="zyx", name="moved")
+    with pytest.raises(GeometryError, match=r"moved: a mask of axes z, y, x .*covers the field of view of volume"):
+        decode(Reference(fine, mask=moved), **options)

@@ -96,6 +96,17 @@ def test_what_lives_at_a_time_keeps_the_budget() -> None:
     assert 2 * max(shelved) <= 40e3
 
 
+def test_blocks_beside_the_mask_are_not_read() -> None:
+    values = np.zeros((160, 200), np.uint8)
+    values[:50, :60] = 1
+    mask = Raster.from_array(values, affine=np.diag([1.0, -1.0, 1.0]), axes="yx", name="mask")
+    shelves = library(Reference(scene(), mask=mask))
+    for number in range(4):
+        for patch in (made := build(shelves.round(number))).sampler.draw(0, number, range(20)):
+            origin = made.sampler.crops[patch.crop].origin
+            assert all(o + a < n for o, a, n in zip(origin, patch.start, (50, 60), strict=True))
+
+
 def test_heavier_references_come_oftener() -> None:
     shelves = library(Reference(scene(), weight=4.0), Reference(scene(seed=1), weight=1.0))
     names = [crop.name for number in range(60) for crop in shelves.round(number)]

@@ -104,3 +104,16 @@ def test_little_in_much_background_is_still_drawn() -> None:
     values[:, 40:44, 40:44] = 1 + textured((4, 4))[0] * 0.1
     for patch in PatchSampler([crop(values)], [(24, 24)]).draw(0, 0, range(100)):
         assert all(40 - 24 - 6 <= a <= 44 + 6 for a in patch.start)
+
+
+@pytest.mark.parametrize("size", [5, 12, 24])
+def test_patches_lie_where_the_mask_is(size: int) -> None:
+    mask = torch.zeros(96, 96, dtype=torch.bool)
+    mask[50:80, 10:30] = True
+    for uniform in (False, True):
+        sampler = PatchSampler([crop(textured((96, 96)), mask=mask)], [(size, size)], uniform=uniform)
+        for patch in sampler.draw(0, 0, range(200)):
+            (y, x) = patch.start
+            assert bool(mask[y : y + size, x : x + size].any())
+    with pytest.raises(InputError, match="outside what is held out and inside its mask"):
+        PatchSampler([crop(textured((96, 96)), mask=mask & False)], [(size, size)])

@@ -12,7 +12,7 @@ import yaml
 
 from sciSR.batch import expand_folders, partners
 from sciSR.degradation import degrade
-from sciSR.errors import InputError
+from sciSR.errors import GeometryError, InputError
 from sciSR.io import open_raster, save_raster
 from sciSR.networks import load_network
 from sciSR.raster import Raster
@@ -182,3 +182,17 @@ def test_labels_are_no_images_to_learn_from(tmp_path: Path) -> None:
         run(tmp_path / "out", references=[entry], sensor="generic-gaussian")
     record = run(tmp_path / "out", references=[entry | {"labels": False}], sensor="generic-gaussian")
     assert record["steps"] == 1
+
+
+def test_a_mask_says_where_patches_lie(tmp_path: Path) -> None:
+    image = scene(size=96)
+    values = np.zeros((96, 96), np.uint8)
+    values[40:] = 1
+    path = save_raster(image, tmp_path / "scene.tif")
+    mask = save_raster(Raster.from_array(values, affine=np.diag([10.0, -10.0, 1.0]), axes="yx"), tmp_path / "mask.tif")
+    entry = {"path": str(path), "mask": str(mask)}
+    record = run(tmp_path / "out", references=[entry], sensor="generic-gaussian")
+    assert record["data"][0]["mask"]["name"] == "mask.tif"
+    small = save_raster(scene(size=48), tmp_path / "small.tif")
+    with pytest.raises(GeometryError, match=r"small\.tif: a mask of axes c, y, x"):
+        run(tmp_path / "other", references=[entry | {"mask": str(small)}], sensor="generic-gaussian")

@@ -32,6 +32,8 @@ class ReferenceSection(Section):
     """How often it is drawn, relative to the others."""
     held_out: dict[AxisName, tuple[int, int]] | None = None
     """Pixel range per axis that is kept for validation."""
+    mask: Paths | None = None
+    """Draw patches where this file of the same field of view is above 0; or as many files as there are fine ones."""
     nodata: float | None = None
     """Value that means no value though the file does not say so."""
     labels: bool | None = None

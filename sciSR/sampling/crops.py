@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciSR.errors import InputError
+from sciSR.errors import GeometryError, InputError
 from sciSR.normalization import IntensityMap, Normalization
 from sciSR.raster import Raster
 from sciSR.regrid import regrid
@@ -37,6 +37,8 @@ class Reference:
         bands: numbers of the channels to take, from 0; None: all.
         weight: how often it is drawn, relative to the others.
         held_out: pixel range per axis of ``raster`` that is kept for validation; axes not named are taken whole.
+        mask: patches are drawn where this is above 0, the oftener the more of a patch it covers; of the same field of
+            view, with any pixel size, neither bands nor times. None: wherever there is detail.
     """
 
     raster: Raster
@@ -46,6 +48,12 @@ class Reference:
     bands: tuple[int, ...] | None = None
     weight: float = 1.0
     held_out: Box | None = None
+    mask: Raster | None = None
+
+    def part(self, **window: slice) -> Reference:
+        """The reference under slices of named spatial axes, nothing of it held out; of one without a coarse partner."""
+        mask = None if self.mask is None else _matched(self.mask, self.raster).crop(**window)
+        return replace(self, raster=self.raster.crop(**window), mask=mask, held_out=None)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Crop:
         high: ``(c, [z,] y, x)`` float32, normalised; 0 where there is no value.
         valid: ``([z,] y, x)`` bool, where a training patch may lie; None: everywhere.
         low: the measured coarse counterpart, like ``high``; None: it is made by degrading.
+        mask: ``([z,] y, x)`` bool, where patches are drawn; None: wherever there is detail.
         spacing: pixel size per spatial axis in world units.
         weight: how often it is drawn, relative to the others.
         origin: where its first pixel lies in the decoded reference, per spatial axis.
@@ -74,6 +83,7 @@ class Crop:
     intensity: IntensityMap
     valid: Tensor | None = None
     low: Tensor | None = None
+    mask: Tensor | None = None
     weight: float = 1.0
     origin: tuple[int, ...] = ()
     held_out: tuple[tuple[slice, ...], ...] = ()
@@ -105,7 +115,7 @@ def decode(
 
     Raises:
         InputError: the channels do not fit.
-        GeometryError: a real pair does not cover the same field of view, or at another factor.
+        GeometryError: a real pair does not cover the same field of view, or at another factor; or a mask does not.
     """
     raster = reference.raster
     if reference.low is not None:
@@ -138,6 +148,7 @@ def decode(
         spacing = [s * r for s, r in zip(spacing, ratio, strict=True)]
         held = [(math.floor(p.start / r), math.ceil(p.stop / r)) for p, r in zip(box or (), ratio, strict=False)]
         box = tuple(slice(a, b) for a, b in held) if box else None
+    mask = None if reference.mask is None else _drawn_where(reference.mask, raster, shape)
     crops = []
     for group, part in enumerate(torch.split(high, channels)):
         ok = None if valid is None else valid[group]
@@ -149,6 +160,7 @@ def decode(
                 intensity=intensity if len(intensity.center) in (1, channels) else intensity.channel(group),
                 valid=None if ok is None or bool(ok.all()) else ok,
                 low=None if low is None else torch.split(low, channels)[group],
+                mask=mask,
                 weight=reference.weight / (len(high) // channels),
                 origin=(0,) * len(shape),
                 held_out=(box,) if box else (),
@@ -167,6 +179,25 @@ def _pair_maps(high: Raster, low: Raster, normalization: Normalization) -> tuple
     """
     fine = regrid(high, low.grid.shape) if normalization.kind == "percentile" else high
     return normalization.fit(fine), normalization.fit(low)
+
+
+def _matched(mask: Raster, raster: Raster) -> Raster:
+    """The mask on the pixels of its raster."""
+    if math.prod(mask.leading) != 1 or not raster.grid.same_space(mask.grid, tolerance_px=0.5):
+        raise GeometryError(
+            f"{mask.name}: a mask of axes {', '.join(mask.axes)} and shape {mask.shape} came; expected one without "
+            f"bands or times that covers the field of view of {raster.name} {raster.grid.shape} to half a "
+            "pixel; regrid it"
+        )
+    return mask if mask.grid.shape == raster.grid.shape else regrid(mask, raster.grid.shape, kernel="nearest")
+
+
+def _drawn_where(mask: Raster, raster: Raster, shape: tuple[int, ...]) -> Tensor:
+    """True where the mask is above 0, on ``shape`` pixels over the raster's field of view."""
+    block = regrid(_matched(mask, raster), shape, kernel="nearest").read()
+    inside = block.values > 0
+    inside = inside if block.valid is None else inside & block.valid
+    return torch.from_numpy(np.ascontiguousarray(inside.reshape(shape)))
 
 
 def _coarsened(factors: Mapping[str, float]) -> str:
@@ -252,6 +283,7 @@ def validation_crops(crop: Crop, scale: Sequence[int]) -> list[Crop]:
                 high=crop.high[(slice(None), *window)],
                 low=low,
                 valid=None if valid is None or bool(valid.all()) else valid,
+                mask=None if crop.mask is None else crop.mask[window],
                 origin=tuple(o + w.start for o, w in zip(crop.origin, window, strict=True)),
                 held_out=(),
             )

@@ -78,7 +78,8 @@ class Library:
         self.seed = seed
         self._budget = budget_gb * 1e9 / 4 / _COPIES
         self._intensities: list[IntensityMap] = [normalization.fit(r.raster) for r in references]
-        self.blocks = [block for number in range(len(references)) for block in self._cut(number, least)]
+        blocks = [block for number in range(len(references)) for block in self._cut(number, least)]
+        self.blocks = [block for block in blocks if self._has_mask(block)] or blocks
 
     def round(self, number: int) -> list[Crop]:
         """The crops of a round."""
@@ -119,12 +120,21 @@ class Library:
         spans = [[slice(a, b) for a, b in pairwise(s)] for s in sizes]
         return [_Block(number, window) for window in product(*spans)]
 
+    def _part(self, block: _Block) -> Reference:
+        reference = self.references[block.reference]
+        return reference.part(**dict(zip(reference.raster.grid.axes, block.window, strict=True)))
+
+    def _has_mask(self, block: _Block) -> bool:
+        """Whether a patch of the block can lie in the mask of its reference, if it has one."""
+        if self.references[block.reference].mask is None:
+            return True
+        mask = self._part(block).mask
+        return mask is not None and bool((mask.read().values > 0).any())
+
     def _read(self, block: _Block) -> list[Crop]:
         reference = self.references[block.reference]
-        axes = reference.raster.grid.axes
-        part = reference.raster.crop(**dict(zip(axes, block.window, strict=True)))
         crops = decode(
-            replace(reference, raster=part, held_out=None, weight=reference.weight * block.pixels),
+            replace(self._part(block), weight=reference.weight * block.pixels),
             normalization=self.normalization,
             channels=self.channels,
             scale=self.scale,

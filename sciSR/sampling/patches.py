@@ -47,7 +47,7 @@ class PatchSampler:
         sizes: pixels per spatial axis, for each crop.
         align: patches start at multiples of this per axis (the scale, for real pairs).
         guard: pixels kept between a patch and what is held out.
-        uniform: draw every place equally often, instead of where there is detail.
+        uniform: draw every place equally often (in a mask as it covers it), instead of where there is detail.
 
     Raises:
         NoRoomError: no crop has room for a patch.
@@ -79,6 +79,7 @@ class PatchSampler:
             shapes = ", ".join(f"{c.name} {c.shape}" for c in self.crops) or "none"
             raise NoRoomError(
                 f"patches: no reference has room for {min(self.sizes)} valid pixels outside what is held out "
+                f"{'and inside its mask ' if any(c.mask is not None for c in self.crops) else ''}"
                 f"(references: {shapes}); take a smaller patch or hold out less"
             )
         self._shares = np.cumsum(room / room.sum())
@@ -90,7 +91,9 @@ class PatchSampler:
 
     def release(self) -> None:
         """Keep names and shapes of the crops only; drawing needs no values."""
-        self.crops = tuple(replace(crop, high=crop.high.to("meta"), low=None, valid=None) for crop in self.crops)
+        self.crops = tuple(
+            replace(crop, high=crop.high.to("meta"), low=None, valid=None, mask=None) for crop in self.crops
+        )
 
     def where(self, patch: Patch) -> str:
         """The place of a patch in words, for messages."""
@@ -129,7 +132,10 @@ class PatchSampler:
         reach = [math.ceil((n + g - 1) / g) for n, g in zip(size, stride, strict=True)]
         count = [(n - m) // g + 1 for n, m, g in zip(crop.shape, size, stride, strict=True)]
         blocked = _windowed("max", bad, stride, reach, count)
-        weight = free = (blocked == 0).double()
+        free = (blocked == 0).double()
+        if crop.mask is not None:
+            free = free * self._inside(crop.mask.float(), size, stride, count)
+        weight = free
         if not uniform and bool(free.any()):
             weight = free * _interest(_windowed("avg", _gradient(crop.high), stride, reach, count).double(), free > 0)
             weight = weight * _full(_windowed("avg", _lowest(crop), stride, reach, count).double())
@@ -137,6 +143,13 @@ class PatchSampler:
         index = torch.nonzero(weight > 0)
         starts = (index * torch.tensor(stride)).numpy().astype(np.int64)
         return starts, weight[tuple(index.T)].numpy().astype(np.float64)
+
+    def _inside(self, mask: Tensor, size: Sequence[int], stride: Sequence[int], count: Sequence[int]) -> Tensor:
+        """Share of the mask in what every patch of a cell holds, wherever in the cell it starts."""
+        moves = [g > a for g, a in zip(stride, self.align, strict=True)]
+        first = [g if m else 0 for g, m in zip(stride, moves, strict=True)]
+        reach = [n // g - m for n, g, m in zip(size, stride, moves, strict=True)]
+        return _windowed("avg", mask[tuple(slice(f, None) for f in first)], stride, reach, count).double()
 
 
 def _interest(energy: Tensor, free: Tensor) -> Tensor:

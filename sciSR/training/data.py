@@ -140,8 +140,7 @@ def _held(reference: Reference, normalization: Normalization, options: dict[str,
     """What a reference holds out, and nothing else of it."""
     if not reference.held_out:
         return []
-    window = {axis: slice(*span) for axis, span in reference.held_out.items()}
-    part = replace(reference, raster=reference.raster.crop(**window), held_out=None)
+    part = reference.part(**{axis: slice(*span) for axis, span in reference.held_out.items()})
     return decode(part, **options, intensity=normalization.fit(reference.raster))
 
 
@@ -188,5 +187,7 @@ def record_of(reference: Reference, role: str, sha256: str | None = None) -> dic
         record["low"] = {
             "name": reference.low.name, "sha256": checksum(reference.low), "aligned": reference.align
         }  # fmt: skip
+    if reference.mask is not None:
+        record["mask"] = {"name": reference.mask.name, "sha256": checksum(reference.mask)}
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
