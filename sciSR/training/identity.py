@@ -46,7 +46,7 @@ def reference_texts(record: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     texts = {"the number of references": str(len(record))}
     for number, entry in enumerate(record, 1):
         low = entry.get("low")
-        used = {key: entry[key] for key in ("weight", "coarsen", "bands", "held_out") if key in entry}
+        used = {key: entry[key] for key in ("weight", "coarsen", "bands", "held_out", "mask") if key in entry}
         pair = "" if low is None else f", low {_file(low)}{' aligned' if low['aligned'] else ''}"
         texts[f"reference {number}"] = f"{entry['role']} {_file(entry)}{pair}, {json.dumps(used, sort_keys=True)}"
     return texts
