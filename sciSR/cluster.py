@@ -31,6 +31,8 @@ __all__ = ["compute_parts", "save_on_cluster"]
 _PER_WORKER = 3
 _RETRIES = 3
 _PARTS_PER_TASK = 16
+_WORTHWHILE = 4
+"""Times as many parts in a task as are computed before its first, where there are workers for no more tasks."""
 
 
 def save_on_cluster(
@@ -208,6 +210,10 @@ class _Parts:
     def weights(self) -> list[int]:
         return [1] * len(self.source.parts)
 
+    @property
+    def before(self) -> int:
+        return self.source.before_a_part
+
     def __call__(self, numbers: list[int]) -> None:
         for number, block in self.source.stream_parts([n for n in numbers if not self.journal.has(n)]):
             self.journal.write(number, block)
@@ -228,6 +234,11 @@ class _Rows:
     @property
     def weights(self) -> list[int]:
         return [unit.weight for unit in self.units]
+
+    @property
+    def before(self) -> int:
+        assert isinstance(self.raster.source, PartedSource)
+        return self.raster.source.before_a_part
 
     def __call__(self, numbers: list[int]) -> None:
         source = self.raster.source
@@ -258,10 +269,9 @@ def _common(window: Window, block: Block, wanted: Window) -> tuple[Window, Block
 
 
 def _compute(client: Client, work: _Parts | _Rows, missing: list[int], progress: Progress | None) -> None:
-    """Do what is missing, telling how far it is. A task takes a run of it: rows begin some rows before their first."""
+    """Do what is missing, telling how far it is. A task takes a run of it."""
     weights = work.weights
-    longest = _PARTS_PER_TASK // max(weights)
-    run = max(1, min(longest, len(missing) // (2 * _bound(client))))
+    run = _run_length(len(missing), max(weights), work.before, len(client.scheduler_info()["workers"]))
     tasks = [missing[i : i + run] for i in range(0, len(missing), run)]
     count = sum(weights)
     done = count - sum(weights[number] for number in missing)
@@ -271,6 +281,20 @@ def _compute(client: Client, work: _Parts | _Rows, missing: list[int], progress:
         done += sum(weights[number] for number in finished)
         if progress is not None:
             progress(done, count)
+
+
+def _run_length(missing: int, weight: int, before: int, workers: int) -> int:
+    """Units of one task: several tasks for each worker, but none that mainly prepares its first unit.
+
+    Args:
+        missing: units that are yet to be done.
+        weight: parts of each.
+        before: parts that a task computes before its first.
+        workers: of the cluster.
+    """
+    even = min(_PARTS_PER_TASK // weight, missing // (2 * _bound(workers)))
+    worthwhile = -(-_WORTHWHILE * before // weight)
+    return max(1, even, min(worthwhile, -(-missing // max(1, workers))))
 
 
 @contextmanager
@@ -290,9 +314,9 @@ def _connected(scheduler: str | Client) -> Iterator[Client]:
         yield client
 
 
-def _bound(client: Client) -> int:
+def _bound(workers: int) -> int:
     """Tasks under way at once."""
-    return max(2, _PER_WORKER * len(client.scheduler_info()["workers"]))
+    return max(2, _PER_WORKER * workers)
 
 
 def _finished(client: Client, work: _Parts | _Rows, tasks: list[list[int]]) -> Iterator[list[int]]:
@@ -302,7 +326,7 @@ def _finished(client: Client, work: _Parts | _Rows, tasks: list[list[int]]) -> I
     shared = client.scatter(work, broadcast=True)
     waiting = iter(tasks)
     flow = as_completed()
-    for _ in range(_bound(client)):
+    for _ in range(_bound(len(client.scheduler_info()["workers"]))):
         _submit(client, flow, shared, work, waiting)
     for future in flow:
         try:

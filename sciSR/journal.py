@@ -49,6 +49,11 @@ class PartedSource(BlockSource, Protocol):
         """The window of each part; together they cover everything once, in streaming order."""
         ...
 
+    @property
+    def before_a_part(self) -> int:
+        """How many parts' work it takes to begin at one which does not follow another."""
+        ...
+
     def stream_parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, Block]]:
         """The parts with these rising numbers, one after the other; the same bytes whichever others were asked for."""
         ...

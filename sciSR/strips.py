@@ -191,6 +191,16 @@ class StripSource(UpscaledSource):
             give_back_memory()
 
     @property
+    def before_a_part(self) -> int:
+        """Strips that are computed before a part which does not follow another.
+
+        A row of a tile rounds with all the rows that its tile takes: its margin and up to ``unit - 1`` more.
+        """
+        radius = self.job.runner.network.spec.receptive_radius
+        assert radius is not None, "a network that runs by rows has a finite receptive radius"
+        return -(-radius[0] * self._program.unit // self._rows) + 1 if self.job.order[0] == 0 else 0
+
+    @property
     def _passes(self) -> list[tuple[int | None, Window]]:
         shape = self.job.plan.shape
         loose = [
@@ -235,8 +245,7 @@ class StripSource(UpscaledSource):
         cuts = [slice(a, min(a + self._rows, shape[axis])) for a in range(0, shape[axis], self._rows)]
         radius = self.job.runner.network.spec.receptive_radius
         assert radius is not None, "a network that runs by rows has a finite receptive radius"
-        # a row of a tile rounds with all the rows that its tile takes: its margin and up to unit - 1 more
-        back = -(-radius[0] * self._program.unit // self._rows) + 1
+        back = self.before_a_part
         gently = (self._rows + radius[0]) * _row_values(self.job, self._program.narrow) * 4 > _FLUSH_BYTES
         plan = [(*passes[step], strip, max(0, strip - back) if axis == 0 else 0) for step, strip in starts]
         keys = ((moment, (*outer, cut, *across)) for moment, outer, _, begin in plan for cut in cuts[begin:])

@@ -290,6 +290,11 @@ class UpscaledSource:
         lead = len(self._shape) - len(plan.shape)
         return part_windows(self._shape, lead, "t" in self.job.raster.axes, plan.tile[0] * plan.scale[0])
 
+    @property
+    def before_a_part(self) -> int:
+        """Parts that are computed before one which does not follow another: none."""
+        return 0
+
     def stream_parts(self, numbers: Sequence[int]) -> Iterator[tuple[int, Block]]:
         """The rows of tiles with these numbers, each whole."""
         rows, across = self.job.plan.counts[0], self.job.plan.counts[1:]

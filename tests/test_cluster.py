@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sciSR
+from sciSR import cluster
 from sciSR.cluster import compute_parts, save_on_cluster
 from sciSR.errors import InputError, MetadataWarning
 from sciSR.finishing import finish
@@ -259,3 +260,20 @@ def test_the_dask_view_of_a_result_has_its_values() -> None:
     np.testing.assert_array_equal(array.values, result.read().values)
     part = array[1:2, 30:50, 10:100].values
     np.testing.assert_array_equal(part, array.values[1:2, 30:50, 10:100])
+
+
+@pytest.mark.parametrize(
+    ("missing", "weight", "before", "workers", "expected"),
+    [
+        (1000, 1, 0, 4, 16),  # short ones: a worker that dies costs little
+        (1000, 1, 11, 4, 44),  # mostly new parts, where each begins with 11 old ones
+        (40, 1, 11, 4, 10),  # one for each worker
+        (1000, 4, 11, 4, 11),
+        (3, 1, 2, 8, 1),
+        (100, 32, 0, 2, 1),
+    ],
+)
+def test_tasks_are_long_enough_for_what_each_begins_with(
+    missing: int, weight: int, before: int, workers: int, expected: int
+) -> None:
+    assert cluster._run_length(missing, weight, before, workers) == expected

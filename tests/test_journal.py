@@ -231,6 +231,7 @@ class _Parted:
     def __init__(self, inner: Any) -> None:
         self.shape, self.dtype, self.chunks = inner.shape, inner.dtype, inner.chunks
         self.parts = [tuple(slice(0, n) for n in inner.shape)]
+        self.before_a_part = 0
 
     def read(self, window: Any) -> Any:
         raise AssertionError
