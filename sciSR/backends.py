@@ -63,6 +63,10 @@ def pick_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device: {device!r} is no device name; expected auto, cpu, cuda, cuda:1 or mps") from error
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device: {device!r} is of a kind that sciSR does not run on; expected auto, cpu, cuda or mps")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device: {device!r} was asked for, but torch sees no Apple GPU here; use cpu or auto")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device: {device!r} was asked for, but torch sees no CUDA device here; use cpu or auto")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():

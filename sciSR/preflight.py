@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sciSR.backends import pick_devices
-from sciSR.batch import Job, expand_inputs, input_files, pair_outputs, split_suffix
+from sciSR.batch import Job, expand_inputs, pair_outputs
 from sciSR.classical import classical_class
 from sciSR.config import TrainSection, UpscaleSection, Workflow
 from sciSR.degradation import load_sensor
+from sciSR.disk import DiskNeed, crowded, disk_need, nearest_folder
 from sciSR.errors import (
     InputError,
     MissingFileError,
@@ -49,9 +48,6 @@ from sciSR.steps import (
 
 __all__ = ["Outlook", "Preflight", "check_workflow"]
 
-_PLAIN = (".nii", ".img")
-_RESERVE_BYTES = 64 * 2**20
-
 
 @dataclass(frozen=True)
 class Outlook:
@@ -62,7 +58,7 @@ class Outlook:
         shape: length of every axis of the input.
         result_shape: and of the result.
         grid: where the result's pixels lie.
-        disk_bytes: expected size of the output.
+        disk: expected size of the output, and of what lies beside it until then.
         memory_bytes: expected peak memory.
     """
 
@@ -70,7 +66,7 @@ class Outlook:
     shape: tuple[int, ...]
     result_shape: tuple[int, ...]
     grid: Grid
-    disk_bytes: int
+    disk: DiskNeed
     memory_bytes: int
 
 
@@ -96,14 +92,20 @@ class Preflight:
 
 
 def check_workflow(
-    workflow: Workflow, *, overwrite: bool = False, resume: bool = False, finished: Sequence[Path] = ()
+    workflow: Workflow,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    distributed: bool = False,
+    finished: Sequence[Path] = (),
 ) -> Preflight:
     """Find what would make the workflow fail, from headers and a glance at the values.
 
     Args:
         workflow: what is to be run.
         overwrite: outputs that are there are no error.
-        resume: training goes on, so its checkpoint may be there.
+        resume: training goes on, so its checkpoint may be there, and finished parts of outputs are kept beside them.
+        distributed: workers of a cluster compute the results.
         finished: outputs that are there already and will be kept.
     """
     found = Preflight()
@@ -126,8 +128,8 @@ def check_workflow(
             jobs = []
         for job in jobs:
             if job.output not in finished:
-                _check_job(workflow, job, found, overwrite, resume)
-        found.errors += _crowded(found.outlooks)
+                _check_job(workflow, job, found, overwrite, resume, distributed)
+        found.errors += crowded((outlook.job.output, outlook.disk) for outlook in found.outlooks)
     found.notes = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, SciSRWarning)))
     return found
 
@@ -218,7 +220,9 @@ def _check_model(workflow: Workflow, found: Preflight) -> None:
         )
 
 
-def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool, resume: bool) -> None:
+def _check_job(
+    workflow: Workflow, job: Job, found: Preflight, overwrite: bool, resume: bool, distributed: bool
+) -> None:
     try:
         _check_place(workflow, job, overwrite, resume)
         if workflow.input is None:
@@ -231,7 +235,7 @@ def _check_job(workflow: Workflow, job: Job, found: Preflight, overwrite: bool, 
             return
         check_target(result, job.output, overwrite=overwrite, **workflow.output.options)
         _check_reference(workflow, raster, result)
-        disk = _disk_bytes(raster, result, job)
+        disk = disk_need(raster, result, job, workflow.output.options, resume=resume, distributed=distributed)
         memory = needed_memory(raster, result, found.model, engine_facts(result), workflow.evaluate)
         outlook = Outlook(job, raster.shape, result.shape, result.grid, disk, memory)
         _check_room(outlook)
@@ -259,7 +263,7 @@ def _check_place(workflow: Workflow, job: Job, overwrite: bool, resume: bool) ->
             raise OutputExistsError(f"{path}: exists already; choose another output or allow overwriting (--overwrite)")
         if path.is_dir() and path.suffix.lower() != ".zarr":
             raise OutputExistsError(f"{path}: is a folder; choose another name for the output")
-    parent = _existing(job.output.parent)
+    parent = nearest_folder(job.output.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{job.output}: cannot write into {parent}; choose another output")
 
@@ -301,62 +305,10 @@ def _check_reference(workflow: Workflow, raster: Raster, result: Raster) -> None
         check_comparable(raster, raster, mask)
 
 
-def _disk_bytes(raster: Raster, result: Raster, job: Job) -> int:
-    """Expected size of the output: its values, compressed as well as the input is where both are."""
-    stored = math.prod(result.shape) * _itemsize(result)
-    suffix = split_suffix(job.output.name)[1].lower()
-    before = split_suffix(job.input)[1].lower()
-    if suffix in _PLAIN or before in _PLAIN or job.remote or not before or os.path.isdir(job.input):
-        return stored
-    ratio = sum(os.path.getsize(file) for file in input_files(job.sources) if os.path.exists(file)) / max(
-        1, math.prod(raster.shape) * _itemsize(raster)
-    )
-    return int(stored * min(1.0, ratio))
-
-
-def _itemsize(raster: Raster) -> int:
-    import numpy as np
-
-    return int(np.dtype(raster.encoding.dtype).itemsize)
-
-
 def _check_room(outlook: Outlook) -> None:
     free = available_memory()
     if free is not None and outlook.memory_bytes > free:
         raise ResourceError(
             f"{outlook.job.input}: needs about {outlook.memory_bytes / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB are free; give a smaller tile (--tile)"
+            f"{free / 1e9:.1f} GB are free; give a smaller tile (--tile), or a smaller factor"
         )
-
-
-def _crowded(outlooks: Sequence[Outlook]) -> list[SciSRError]:
-    """Errors for disks on which all outputs together do not fit."""
-    disks: dict[int, tuple[Path, int]] = {}
-    for outlook in outlooks:
-        parent = _existing(outlook.job.output.parent)
-        device = os.stat(parent).st_dev
-        place, size = disks.get(device, (parent, 0))
-        disks[device] = (place, size + outlook.disk_bytes)
-    errors: list[SciSRError] = []
-    for place, size in disks.values():
-        free = shutil.disk_usage(place).free
-        if size + _RESERVE_BYTES > free:
-            errors.append(
-                ResourceError(
-                    f"{place}: the output needs about {_size(size)} of disk, {_size(free)} are free; "
-                    "free some space or choose another place"
-                )
-            )
-    return errors
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or its nearest parent that is there."""
-    folder = Path(os.path.abspath(folder))
-    while not folder.exists():
-        folder = folder.parent
-    return folder

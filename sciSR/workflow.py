@@ -176,7 +176,13 @@ class _Run:
         whole = (*kept, *(job.output for job in made))
         for file in whole:
             Journal(journal_folder(file), "").remove()  # of a run that was killed at its very end
-        found = check_workflow(self.workflow, overwrite=self.overwrite, resume=self.resume, finished=whole)
+        found = check_workflow(
+            self.workflow,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            distributed=self.scheduler is not None,
+            finished=whole,
+        )
         if found.errors:
             raise found.errors[0]
         if self.workflow.train is not None and self.workflow.train.dry_run:

@@ -49,7 +49,7 @@ def test_a_workflow_without_errors_tells_what_it_will_make(tmp_path: Path) -> No
     (outlook,) = found.outlooks
     assert outlook.result_shape == (32, 36, 40)
     assert outlook.job.output == tmp_path / "out" / "a.nii.gz"
-    assert 0 < outlook.disk_bytes <= 32 * 36 * 40 * 2
+    assert 0 < outlook.disk.output <= 32 * 36 * 40 * 2
     assert outlook.memory_bytes > 0
     assert not (tmp_path / "out").exists()
 

@@ -73,7 +73,7 @@ def _told(outlook: Outlook, cost: float | None) -> str:
     spent = "" if cost is None else f", {clock(_seconds(outlook, cost))}"
     return (
         f"{outlook.job.input} -> {outlook.job.output}: {shapes[0]} -> {shapes[1]}, "
-        f"{spacing} {outlook.grid.unit or 'units'}, about {outlook.disk_bytes / 1e6:,.1f} MB on disk, "
+        f"{spacing} {outlook.grid.unit or 'units'}, about {outlook.disk.output / 1e6:,.1f} MB on disk, "
         f"{outlook.memory_bytes / 1e9:,.1f} GB of memory{spent}"
     )
 
