@@ -60,8 +60,8 @@ def disk_need(
     stored = math.prod(result.shape) * np.dtype(options.get("dtype") or result.encoding.dtype).itemsize
     output = int(stored * _compression(raster, result, job, options) * (_OVERVIEWS if options.get("overviews") else 1))
     working = output if options.get("cog") else 0  # laid out anew from the whole file
-    shared = distributed and isinstance(adapter_for(job.output), WithSharedWriting)
     parts = parted_source(result.source)
+    shared = distributed and parts is result.source and isinstance(adapter_for(job.output), WithSharedWriting)
     if (resume or distributed) and not shared and parts is not None:
         journal = journal_folder(job.output)
         there = sum(file.stat().st_size for file in journal.glob("part-*")) if journal.is_dir() else 0

@@ -170,18 +170,13 @@ class _Run:
 
     def all_of_it(self) -> Outcome:
         """Check, train, and work on each input."""
-        standing = {job: self._standing(job) for job in self._jobs()} if self.resume else {}
-        kept = tuple(job.output for job, record in standing.items() if record is not None and self._is_judged(record))
-        made = {job: record for job, record in standing.items() if record is not None and job.output not in kept}
-        whole = (*kept, *(job.output for job in made))
-        for file in whole:
-            Journal(journal_folder(file), "").remove()  # of a run that was killed at its very end
+        whole = self._whole(self._jobs()) if self.resume else {}
         found = check_workflow(
             self.workflow,
             overwrite=self.overwrite,
             resume=self.resume,
             distributed=self.scheduler is not None,
-            finished=whole,
+            finished=[job.output for job in whole],
         )
         if found.errors:
             raise found.errors[0]
@@ -195,11 +190,15 @@ class _Run:
         self.model = found.model
         trained = self._train() if self.workflow.train is not None else None
         if self.helper:
-            return Outcome(kept=kept, trained=trained, training=self.training)
+            return Outcome(trained=trained, training=self.training)
         self._load(trained)
         done: list[Done] = []
         failed: list[tuple[Job, Exception]] = list(found.refused)
-        for job in (*made, *found.ready):
+        before, whole = whole, whole if trained is None else self._whole(whole)
+        stale = [job for job in before if job not in whole]  # by the weights that were made just now
+        kept = tuple(job.output for job, record in whole.items() if self._is_judged(record))
+        made = {job: record for job, record in whole.items() if job.output not in kept}
+        for job in (*made, *stale, *found.ready):
             try:
                 done.append(self._one(job, made.get(job)))
             except (SciSRError, OSError, MemoryError) as error:
@@ -410,6 +409,13 @@ class _Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
+    def _whole(self, jobs: Iterable[Job]) -> dict[Job, RunRecord]:
+        """The records of those outputs that are whole and would come out the same."""
+        found = {job: record for job in jobs if (record := self._standing(job)) is not None}
+        for job in found:
+            Journal(journal_folder(job.output), "").remove()  # of a run that was killed at its very end
+        return found
+
     def _standing(self, job: Job) -> RunRecord | None:
         """The record of an output that is whole and would come out the same: of the same bytes and settings."""
         if not job.record.is_file() or not job.output.exists() or job.remote:
@@ -426,9 +432,8 @@ class _Run:
                 record.weights.verify(str(weights_path(record.weights.path)))
         except (SciSRError, ValueError):
             return None
-        section = self.workflow.upscale
-        made = None if before.upscale is None else before.upscale.network
-        model = made if section is None or section.network is None else section.network
+        section, train = self.workflow.upscale, self.workflow.train
+        model = None if section is None else section.network or (None if train is None else str(Path(train.output)))
         now = resolved(self.workflow, job.sources, str(job.output), record.engine, model)
         return record if now == before else None
 

@@ -558,6 +558,14 @@ def test_a_train_step_makes_the_network_of_the_upscale_step(tmp_path: Path) -> N
     assert again.done[0].job.output.read_bytes() == outcome.done[0].job.output.read_bytes()
     with pytest.raises(OutputExistsError):
         run(values)
+    assert run(values, resume=True).kept == (outcome.done[0].job.output,)
+
+    other = run(values, overrides=["train.steps=3"], resume=True, overwrite=True)
+    assert other.kept == ()
+    assert record_of(other).weights is not None
+    assert record_of(other).weights.sha256 == sha256_of(checkpoint) != record.weights.sha256  # type: ignore[union-attr]
+    with pytest.raises(OutputExistsError, match="not made of this input with these settings and weights"):
+        run(values, overrides=[f"train.output={tmp_path / 'another.safetensors'}"], resume=True)
 
 
 def test_all_ways_to_give_a_workflow_do_the_same(tmp_path: Path, volume: Path) -> None:
