@@ -7,7 +7,9 @@ import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sciSR.config import Workflow, load_workflow, workflow_reference, workflow_schema
 from sciSR.console import Console, clock
@@ -20,6 +22,8 @@ __all__ = ["run"]
 
 _PROBE = {2: 96, 3: 24}
 """Pixels per axis of the tile that is timed; its halo comes on top."""
+_FILE_PROBE = {2: 512, 3: 64}
+"""Pixels per axis of the part that is read and written."""
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         console.problem(text if job.input in text or str(job.output) in text else f"{job.input}: {text}")
     if found.errors or found.refused:
         return 2
-    cost = _seconds_per_pixel(found, workflow) if found.outlooks else None
+    cost = _cost(found, workflow) if found.outlooks else None
     for outlook in found.outlooks:
         console.answer(_told(outlook, cost))
     if cost is not None and len(found.outlooks) > 1:
@@ -66,7 +70,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _told(outlook: Outlook, cost: float | None) -> str:
+def _told(outlook: Outlook, cost: _Cost | None) -> str:
     """One line: what becomes of an input, and what it takes."""
     shapes = ["x".join(str(n) for n in s[::-1]) for s in (outlook.shape, outlook.result_shape)]
     spacing = "x".join(f"{v:.4g}" for v in list(outlook.grid.spacing.values())[::-1])
@@ -78,8 +82,45 @@ def _told(outlook: Outlook, cost: float | None) -> str:
     )
 
 
-def _seconds(outlook: Outlook, cost: float) -> float:
-    return cost * math.prod(outlook.shape)
+class _Cost(NamedTuple):
+    """Seconds of the network per input value, and of reading and writing per output value."""
+
+    network: float
+    files: float
+
+
+def _seconds(outlook: Outlook, cost: _Cost) -> float:
+    return cost.network * math.prod(outlook.shape) + cost.files * math.prod(outlook.result_shape)
+
+
+def _cost(found: Preflight, workflow: Workflow) -> _Cost | None:
+    """What the first input costs, measured on small parts of it; None for classical methods."""
+    network = _seconds_per_pixel(found, workflow)
+    return None if network is None else _Cost(network, _file_seconds(found.outlooks[0], workflow))
+
+
+def _file_seconds(outlook: Outlook, workflow: Workflow) -> float:
+    """Time per output value of reading, encoding and writing: the middle of the input, its pixels repeated."""
+    from sciSR.batch import split_suffix
+    from sciSR.inference import upscale
+    from sciSR.io import save_raster
+    from sciSR.steps import open_input
+
+    assert workflow.input is not None
+    raster = open_input(workflow.input, outlook.job.sources)
+    most = _FILE_PROBE[len(raster.grid.axes)]
+    sizes = {axis: (n, min(n, most)) for axis, n in zip(raster.grid.axes, raster.grid.shape, strict=True)}
+    part = raster.crop(**{axis: slice((n - m) // 2, (n - m) // 2 + m) for axis, (n, m) in sizes.items()})
+    factors = {a: fine / n for a, fine, n in zip(raster.grid.axes, outlook.grid.shape, raster.grid.shape, strict=True)}
+    result = upscale(part, "nearest", scale=factors, labels=False)
+    spent = math.inf
+    with TemporaryDirectory() as folder:
+        for number in range(2):  # the first time also sets things up
+            target = Path(folder) / f"{number}{split_suffix(outlook.job.output.name)[1]}"
+            start = time.perf_counter()
+            save_raster(result, target, **workflow.output.options)
+            spent = min(spent, time.perf_counter() - start)
+    return spent / math.prod(result.shape)
 
 
 def _seconds_per_pixel(found: Preflight, workflow: Workflow) -> float | None:
