@@ -40,16 +40,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _train(target: Path, processes: int) -> dict[str, Any]:
+def _call(target: Path, processes: int, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in so many processes."""
     script = target.parent / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(text)
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={_free_port()}"]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    return subprocess.run(
         [*command, str(script), str(target)], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def _train(target: Path, processes: int, text: str = SCRIPT) -> dict[str, Any]:
+    done = _call(target, processes, text)
     assert done.returncode == 0, done.stderr[-3000:]
     values: dict[str, Any] = json.loads(
         target.with_name(target.name.replace(".safetensors", ".train.json")).read_text()
@@ -69,6 +74,29 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
     second = load_network(tmp_path / "two" / "net.safetensors").state_dict()
     assert max(float((first[k] - second[k]).abs().max()) for k in first) < 1e-5
     assert one["history"][-1]["psnr"] > one["history"][0]["psnr"]
+
+
+SPOILED = """
+import os, sys
+from sciSR.errors import RunError
+from sciSR.training.lessons import Supervised
+plain, steps = Supervised.value, iter(range(100))
+def value(*given):
+    spoiled = next(steps) == 3 and os.environ["RANK"] == "0"
+    return plain(*given) * (float("nan") if spoiled else 1.0)
+Supervised.value = value
+"""
+
+
+def test_a_loss_that_one_process_alone_finds_bad_stops_all_at_the_same_step(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    stopped = f"{SCRIPT.replace('steps=12', 'steps=12, clip=None')}".replace("\n", "\n    ")
+    text = f"{SPOILED}\ntry:{stopped}\nexcept RunError as error:\n    sys.stdout.write(f'{{error}}\\n')\n"
+    done = _call(target, 2, text)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("the loss or its gradient is not finite at step 3, on the patches") == 2
+    kept = load_network(tmp_path / "net.last_good.safetensors").state_dict()
+    assert all(bool(torch.isfinite(value).all()) for value in kept.values())
 
 
 @pytest.mark.parametrize("device", ["tpu", "cpux"])

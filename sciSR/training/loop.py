@@ -1,4 +1,4 @@
-"""The training loop: step, validate, keep, resume. Read :func:`_run` from top to bottom."""
+"""The training loop: step, validate, keep, resume. Read :func:`run` from top to bottom."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def run(
         norm = total
         if settings.clip is not None:
             norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-        if not watch.good(outcome.step, total, norm if scaler is None else total, average):
+        if not watch.good(fabric, outcome.step, total, norm if scaler is None else total, average):
             outcome.weights = watch.weights
             raise watch.error(outcome)
         optimizer.step()
@@ -253,15 +253,16 @@ class _Watch:
         self._unseen: list[tuple[int, Tensor]] = []
         self._losses: list[Tensor] = []
 
-    def good(self, step: int, loss: Tensor, norm: Tensor, average: MovingAverage) -> bool:
-        """Whether all losses and gradients up to now are finite, as far as it has looked."""
+    def good(self, fabric: Any, step: int, loss: Tensor, norm: Tensor, average: MovingAverage) -> bool:
+        """Whether all losses and gradients of all processes up to now are finite, as far as it has looked."""
         self._losses.append(loss)
         self._unseen.append((step, loss + norm))
         if len(self._unseen) < self.every and self.weights:
             return True
-        finite = torch.isfinite(torch.stack([value for _, value in self._unseen])).cpu()
-        if not bool(finite.all()):
-            self.first_bad = self._unseen[int((~finite).nonzero()[0])][0]
+        bad = (~torch.isfinite(torch.stack([value for _, value in self._unseen]))).float()
+        found = fabric.all_reduce(bad, reduce_op="sum").cpu().nonzero()  # so that all processes stop at one step
+        if len(found):
+            self.first_bad = self._unseen[int(found[0])][0]
             self.weights = self.weights if self.every > 1 and self.weights else average.copy()
             return False
         self._unseen = []
