@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,3 +38,32 @@ def test_minutes_hold_though_the_machine_slows_down(
     assert 50 < now[0] <= 62
     assert outcome.step == outcome.steps
     assert outcome.step in steps
+
+
+def test_processes_of_different_speed_plan_after_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, outcome = [0.0], Outcome(weights={})
+    told: list[tuple[int, Any]] = []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def go(fabric: Any, seconds: float) -> int:
+        outcome.step = outcome.steps = 0
+        clock = _Clock(settings(minutes=1.0), outcome)
+        while outcome.steps == 0 or outcome.step < outcome.steps:
+            now[0] += seconds
+            outcome.step += 1
+            clock.tick(fabric)
+        return outcome.step
+
+    def tell(value: Any) -> Any:
+        told.append((outcome.step, value))
+        return value
+
+    def hear(replies: Iterator[tuple[int, Any]]) -> Any:
+        step, value = next(replies)
+        assert step == outcome.step
+        return value
+
+    first = go(SimpleNamespace(broadcast=tell), 0.1)
+    replies = iter(told)
+    assert go(SimpleNamespace(broadcast=lambda _: hear(replies)), 0.25) == first
+    assert next(replies, None) is None

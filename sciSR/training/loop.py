@@ -30,6 +30,9 @@ Progress = Callable[[int, int], None]
 _LOOK = 10
 """Steps between two looks at whether the minutes still hold what was planned."""
 
+_FIRST_LOOKS = 5
+"""Steps between two looks at whether it is time to plan."""
+
 _SKIPS = 30
 """Steps in a row that fp16 may leave out; by then its first scale of 2^16 has come down to 2^-14."""
 
@@ -343,14 +346,17 @@ class _Clock:
         return (self.outcome.step - self.first) / max(1e-9, time.perf_counter() - self.start)
 
     def tick(self, fabric: Any) -> None:
-        """After each step: fixes the number of steps when a twentieth of the minutes is over; lowers it if need be."""
+        """After each step: fixes the number of steps when a twentieth of the minutes is over; lowers it if need be.
+
+        The first process decides, and all ask it after the same steps.
+        """
         if self.settings.minutes is None:
             return
         done, budget = self.outcome.step - self.first, self.settings.minutes * 60
         if self.outcome.steps == 0:
             if done == 3:
                 self._mark = (self.outcome.step, self.seconds)
-            if done >= 5 and self.seconds >= budget / 20:
+            if done % _FIRST_LOOKS == 0 and fabric.broadcast(self.seconds >= budget / 20):
                 self._plan(fabric, budget, most=10**9)
                 log.info("%d steps in %.1f minutes", self.outcome.steps, self.settings.minutes)
         elif done % _LOOK == 0 and self.outcome.step < self.outcome.steps:
