@@ -252,6 +252,31 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
     assert all(bool(torch.isfinite(v).all()) for v in kept.values())
 
 
+def test_a_run_that_diverges_leaves_the_earlier_output_and_its_record(tmp_path: Path) -> None:
+    go(tmp_path / "net.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RunError, match="is not finite"):
+        go(tmp_path / "net.safetensors", overwrite=True, learning_rate=1e30, warmup=0, clip=None, steps=30)
+    assert before == {path: path.read_bytes() for path in before}
+    assert json.loads((tmp_path / "net.last_good.train.json").read_text())["settings"]["learning_rate"] == 1e30
+
+
+def test_a_record_that_could_not_be_written_leaves_the_earlier_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = go(tmp_path / "net.safetensors")
+    plain = Path.write_text
+
+    def half(path: Path, text: str, **options: Any) -> int:
+        plain(path, text[:100], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(RunError, match="could not be written"):
+        go(tmp_path / "net.safetensors", overwrite=True)
+    assert json.loads(result.record.read_text()) == result.values
+
+
 def test_a_dry_run_overfits_one_batch_and_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "net.safetensors"
     result = go(target, dry_run=True, steps=3000, learning_rate=1e-2, trackers=None)

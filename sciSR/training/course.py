@@ -240,12 +240,15 @@ def _picture(course: Course) -> NDArray[np.uint8]:
 def write(
     course: Course, outcome: Outcome, *, good: bool = True, facts: Mapping[str, Any] | None = None
 ) -> TrainingResult:
-    """Write the outputs of a run; ``facts`` are added to its record.
+    """Write the outputs of a run, one that is not good under the name of its last good weights.
+
+    ``facts`` are added to its record.
 
     Raises:
         RunError: they could not be written, for lack of space for example.
     """
-    files = course.files
+    state = course.files.state
+    files = course.files if good else course.files.diverged
     if course.fabric.global_rank == 0:
         values = summary(
             course.network,
@@ -265,12 +268,11 @@ def write(
                 validator=course.validator,
                 crops=course.data.training,
                 bands=course.bands,
-                good=good,
             )
         except (OSError, SafetensorError) as error:
-            left = f"; {files.state} is kept, from which resume goes on" if files.state.exists() else ""
+            left = f"; {state} is kept, from which resume goes on" if state.exists() else ""
             raise RunError(f"{files.target}: could not be written ({error}); free some space{left}") from error
         if good:
-            files.state.unlink(missing_ok=True)
+            state.unlink(missing_ok=True)
     course.fabric.barrier()
     return TrainingResult(files.target, files.record, files.curve, json.loads(files.record.read_text(encoding="utf-8")))

@@ -36,5 +36,5 @@ def draw_curve(path: Path, history: Sequence[Mapping[str, Any]], *, title: str, 
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": None})
     return path

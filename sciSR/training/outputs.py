@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sciSR.files import whole_file
 from sciSR.networks.checkpoint import save_checkpoint
 from sciSR.networks.receptive import measure_halo
 from sciSR.networks.spec import SRNetwork
@@ -79,9 +81,9 @@ class Files:
         return self._beside(".state.pt")
 
     @property
-    def diverged(self) -> Path:
-        """The last good weights of a run that went wrong."""
-        return self._beside(".last_good.safetensors")
+    def diverged(self) -> Files:
+        """The last good weights of a run that went wrong, and what lies beside them."""
+        return Files(self._beside(".last_good.safetensors"))
 
     @property
     def log(self) -> Path:
@@ -98,9 +100,8 @@ def write_outputs(
     validator: Validator,
     crops: Sequence[Crop],
     bands: Sequence[str] | None,
-    good: bool = True,
 ) -> None:
-    """Write checkpoint, record and curve.
+    """Write checkpoint, record and curve; each appears whole or not at all.
 
     Args:
         network: with the weights to keep.
@@ -110,12 +111,11 @@ def write_outputs(
         validator: whose sensor is stated, and on whose crops the halo is measured.
         crops: where it is measured if there are none.
         bands: names of the channels.
-        good: False: a run that went wrong; its weights get another name.
     """
     halo = _halo(network, validator.crops or crops)
     save_checkpoint(
         network,
-        files.target if good else files.diverged,
+        files.target,
         normalization=normalization,
         sensor=validator.sensor,
         bands=bands,
@@ -124,8 +124,10 @@ def write_outputs(
         name=values["name"],
     )
     values["halo"] = list(halo)
-    files.record.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    draw_curve(files.curve, values["history"], title=values["name"], baselines=_levels(values["scores"]))
+    with whole_file(files.record) as temporary:
+        temporary.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with whole_file(files.curve) as temporary:
+        draw_curve(temporary, values["history"], title=values["name"], baselines=_levels(values["scores"]))
 
 
 def _halo(network: SRNetwork, crops: Sequence[Crop]) -> tuple[int, ...]:
@@ -200,11 +202,16 @@ def _provenance(values: Mapping[str, Any]) -> dict[str, Any]:
     kept |= {key: values[key] for key in ("teacher", "pruned") if key in values}
     scores: Mapping[str, Any] = next(iter(values["scores"].values()), {})
     kept["scores"] = {
-        raster: {method: {k: round(v, 4) for k, v in s.items()} for method, s in methods.items()}
+        raster: {method: {k: _rounded(v) for k, v in s.items()} for method, s in methods.items()}
         for raster, methods in scores.items()
     }
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain
+
+
+def _rounded(value: float) -> float | None:
+    """To four digits; None for what a checkpoint cannot say: the score of a network whose output overflowed."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
