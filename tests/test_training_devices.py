@@ -99,6 +99,14 @@ def test_a_loss_that_one_process_alone_finds_bad_stops_all_at_the_same_step(tmp_
     assert all(bool(torch.isfinite(value).all()) for value in kept.values())
 
 
+def test_two_processes_search_a_network_together(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    search = "search={'features': [4, 8], 'blocks': [1, 2], 'trials': 2, 'steps': 1}"
+    values = _train(tmp_path / "net.safetensors", 2, SCRIPT.replace("steps=12", f"steps=1, {search}"))
+    assert len(values["search"]) == 2
+    assert values["network"]["arguments"]["features"] == values["search"][0]["features"]
+
+
 @pytest.mark.parametrize("device", ["tpu", "cpux"])
 def test_a_device_that_is_none_is_refused(device: str) -> None:
     with pytest.raises(InputError, match="expected auto, cpu, cuda"):

@@ -274,5 +274,5 @@ def write(
             raise RunError(f"{files.target}: could not be written ({error}); free some space{left}") from error
         if good:
             state.unlink(missing_ok=True)
-    course.fabric.barrier()
-    return TrainingResult(files.target, files.record, files.curve, json.loads(files.record.read_text(encoding="utf-8")))
+    told = json.loads(files.record.read_text(encoding="utf-8")) if course.fabric.global_rank == 0 else {}
+    return TrainingResult(files.target, files.record, files.curve, course.fabric.broadcast(told))
