@@ -7,8 +7,8 @@ import pytest
 
 from sciSR.errors import InputError
 from sciSR.networks import load_network
-from sciSR.training import train
-from sciSR.training.search import Search, search_network
+from sciSR.training import supervised, train
+from sciSR.training.search import Search, Trial, search_network
 from sciSR.training.setup import settings_of
 from tests.training_cases import QUICK, scene
 
@@ -73,6 +73,32 @@ def test_the_network_that_was_found_is_trained(tmp_path: Path) -> None:
     assert [row["parameters"] for row in result.values["sizes"]] == [tried[0]["parameters"]]
     arguments = load_network(result.path).arguments
     assert (arguments["features"], arguments["blocks"]) == (tried[0]["features"], tried[0]["blocks"])
+
+
+def test_a_run_taken_up_again_does_not_search_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna")
+    searched = []
+
+    def other(network: Any, search: Any, score: Any, *, seed: int) -> Any:
+        searched.append(search)
+        trial = Trial(4 * len(searched), 1, 1.0, 100, 20.0)
+        return {**network, "features": trial.features, "blocks": trial.blocks}, [trial]
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(supervised, "search_network", other)
+    options: dict[str, Any] = QUICK | {"output": tmp_path / "net.safetensors", "steps": 6, "search": {"trials": 1}}
+    with pytest.raises(KeyboardInterrupt):
+        train(scene(), **options, progress=stop)
+    for _ in range(2):
+        values = train(scene(), **options, resume=True).values
+        assert values["network"]["arguments"]["features"] == 4
+        assert values["search"][0]["features"] == 4
+    assert len(searched) == 1
+    with pytest.raises(InputError, match=r"network was edsr .*\"features\": 4.* and is edsr .*\"features\": 8"):
+        train(scene(), **(options | {"search": {"trials": 2}}), resume=True)
 
 
 def test_a_family_without_width_or_depth_is_refused_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
 from sciSR.training.trackers import Tracker, triptych
 from sciSR.training.validation import Validator
 
-__all__ = ["Course", "finished", "follow", "rehearse", "teach", "write"]
+__all__ = ["Course", "finished", "follow", "recorded", "rehearse", "teach", "write"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Course:
         files: where the outputs go.
         name: of the weights.
         choices: other settings that the run depends on, by name.
+        found: what was found out before the first step; see :mod:`sciSR.training.found`.
     """
 
     fabric: Any
@@ -65,6 +66,7 @@ class Course:
     files: Files
     name: str
     choices: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -97,7 +99,7 @@ def finished(course: Course, *, overwrite: bool = False) -> TrainingResult | Non
     files = course.files
     if not files.target.exists() or files.state.exists():
         return None
-    values = _recorded(files)
+    values = recorded(files)
     changed: str | None
     if values is None or "run" not in values:
         changed = f"{files.record.name} does not say of which run the output is"
@@ -114,7 +116,7 @@ def finished(course: Course, *, overwrite: bool = False) -> TrainingResult | Non
     )
 
 
-def _recorded(files: Files) -> dict[str, Any] | None:
+def recorded(files: Files) -> dict[str, Any] | None:
     """What the record says, or None where there is none that can be read."""
     try:
         values = json.loads(files.record.read_text(encoding="utf-8"))
@@ -221,6 +223,7 @@ def teach(
         validator=course.validator if course.validator.crops else None,
         state=course.files.state,
         identity=course.identity,
+        found=course.found,
         resume=resume,
         compiled=compiled,
         observe=observe,

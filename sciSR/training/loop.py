@@ -138,6 +138,7 @@ def run(
     validator: Validator | None,
     state: Path,
     identity: Mapping[str, str],
+    found: Mapping[str, Any],
     resume: bool,
     compiled: bool,
     observe: Callable[[Mapping[str, Any]], None],
@@ -154,6 +155,7 @@ def run(
         validator: scores on held-out crops; None: the last weights are kept.
         state: file in which the run is kept, so that it can go on.
         identity: texts that tell this run from another; see :mod:`sciSR.training.identity`.
+        found: plain values that the state holds for the run that goes on; see :mod:`sciSR.training.found`.
         resume: go on from ``state`` if it is there.
         compiled: run the network through torch.compile.
         observe: called with each record of the history.
@@ -179,7 +181,7 @@ def run(
     model, optimizer = fabric.setup(torch.compile(network) if compiled else network, optimizer)
     average = MovingAverage(network, settings.ema)
     outcome = Outcome(weights=average.copy(), steps=settings.steps or 0)
-    whole = _Run(fabric, network, optimizer, average, lesson, outcome, settings, identity)
+    whole = _Run(fabric, network, optimizer, average, lesson, outcome, settings, identity, found)
     if resume and state.exists():
         whole.restore(load_state(state), state)
         log.info("going on at step %d of %d", outcome.step, outcome.steps)
@@ -391,6 +393,7 @@ class _Run:
     outcome: Outcome
     settings: Settings
     identity: Mapping[str, str]
+    found: Mapping[str, Any]
 
     def validated(self, validator: Validator) -> dict[str, float]:
         """Score the averaged weights, and keep them if they are the best."""
@@ -417,6 +420,7 @@ class _Run:
             "average": {"count": self.average.count, "values": self.average.values},
             "lesson": self.lesson.state_dict(),
             "settings": dict(self.identity),
+            "found": dict(self.found),
             "random": torch.get_rng_state(),
         }
 

@@ -28,6 +28,7 @@ from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
 from sciSR.training.course import Course, finished, follow, rehearse
 from sciSR.training.data import as_references, gather, wide_enough
+from sciSR.training.found import found_before, search_entry, trials_before
 from sciSR.training.identity import weights_text
 from sciSR.training.lessons import Lesson, Supervised
 from sciSR.training.loop import Progress, Settings
@@ -168,8 +169,8 @@ def train(
             search, write nothing, and give the losses and the verdict as ``values["dry_run"]``.
         compiled: run the network through torch.compile: slower to start, faster on GPUs.
         trackers: where to log: some of tensorboard, wandb, mlflow; None: tensorboard where it is installed.
-        resume: go on where an interrupted run of the same settings stopped; a finished output of the same settings and
-            references is kept as it is.
+        resume: go on where an interrupted run of the same settings stopped, with the rate and the network that it had
+            found; a finished output of the same settings and references is kept as it is.
         overwrite: replace the output.
         progress: called with (steps done, steps in all).
 
@@ -191,9 +192,11 @@ def train(
         return train_self(only_one(learned), **own_settings(given, signature(train)))
     if mode != "supervised":
         raise InputError(f"mode: {mode!r} came, expected supervised or self")
+    before = found_before(Files(target)) if resume and not dry_run else {}
+    found: dict[str, Any] = {}
     trials: list[Trial] = []
     if search is not None and not dry_run:
-        network, trials = _searched(given, settings_of(Search, search, "search"), learned)
+        network, trials, found["search"] = _searched(given, settings_of(Search, search, "search"), learned, before)
     torch.manual_seed(seed)
     net = network_of(network, learned)
     axes, scale = net.spec.axes, net.spec.scale
@@ -269,9 +272,13 @@ def train(
     net.to(fabric.device)
     objective.to(fabric.device)
     if learning_rate == "auto":
-        found = try_rates(net, maker, Supervised(objective), settings, device=fabric.device)
-        log.info("learning rate %.2g, from a test of %d rates", found.suggestion, len(found.rates))
-        settings = replace(settings, learning_rate=found.suggestion)
+        rate = before.get("learning_rate")
+        if rate is None:
+            tested = try_rates(net, maker, Supervised(objective), settings, device=fabric.device)
+            rate = fabric.broadcast(tested.suggestion)
+            log.info("learning rate %.2g, from a test of %d rates", rate, len(tested.rates))
+        found["learning_rate"] = rate
+        settings = replace(settings, learning_rate=rate)
     game = None
     if adversarial is not None:
         game = settings_of(Game, adversarial, "adversarial")
@@ -298,12 +305,15 @@ def train(
             "data_range": data_range,
             "cache_gb": cache_gb if too_much else None,
         },
+        found=found,
     )
     if dry_run:
         return rehearse(course, maker, compiled=compiled, progress=progress)
     kept = finished(course, overwrite=overwrite) if resume else None
     if kept is not None:
         return kept
+    if before and not course.files.state.exists():
+        return train(**(given | {"resume": False}))  # another run than the one whose findings these are
     beside = _beside(net, guide, prune)
     watchers = (
         open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
@@ -369,6 +379,8 @@ def _facts(
 ) -> dict[str, Any]:
     """What the record says beside the settings of the loop; the network has the weights to keep."""
     facts: dict[str, Any] = {"search": [trial.to_dict() for trial in trials]} if trials else {}
+    if course.found:
+        facts["found"] = dict(course.found)
     if teacher is not None:
         facts["teacher"] = model_name(teacher)
     if prune is not None:
@@ -382,9 +394,9 @@ def _facts(
 
 
 def _searched(
-    given: Mapping[str, Any], search: Search, references: Sequence[Reference]
-) -> tuple[dict[str, Any], list[Trial]]:
-    """Arguments of the best network found, and what was tried."""
+    given: Mapping[str, Any], search: Search, references: Sequence[Reference], before: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Trial], dict[str, Any]]:
+    """Arguments of the best network, what was tried now or by the run ``before``, and what to keep of it."""
     network = given["network"]
     if not isinstance(network, Mapping):
         raise InputError("search: network must name a family and its arguments; weights have their size already")
@@ -400,7 +412,11 @@ def _searched(
             raise InputError("search: nothing is held out to judge by; name validation or held_out")
         return float(tried.values["history"][-1]["psnr"])
 
-    return search_network(plain, search, score, seed=given["seed"])
+    trials = trials_before(before, plain, search)
+    if not trials:
+        _, trials = search_network(plain, search, score, seed=given["seed"])
+    size = {"features": trials[0].features, "blocks": trials[0].blocks}
+    return {**plain, **size}, trials, search_entry(plain, search, trials)
 
 
 def teacher_of(
