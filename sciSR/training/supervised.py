@@ -192,6 +192,9 @@ def train(
         return train_self(only_one(learned), **own_settings(given, signature(train)))
     if mode != "supervised":
         raise InputError(f"mode: {mode!r} came, expected supervised or self")
+    alone = [key for key in ("rounds", "slice_width") if given[key] != signature(train).parameters[key].default]
+    if alone:
+        raise InputError(f"{', '.join(alone)}: mode supervised does not take it; leave it away, or use mode self")
     before = found_before(Files(target)) if resume and not dry_run else {}
     found: dict[str, Any] = {}
     trials: list[Trial] = []
