@@ -298,6 +298,7 @@ def train(
         files=Files(target),
         name=name or target.name.removesuffix(".safetensors"),
         choices={
+            "sensor": None if stated is None else stated.to_dict(),
             "adversarial": game,
             "teacher": None if teacher is None else weights_text(teacher),
             "teacher_weight": teacher_weight,
