@@ -127,6 +127,22 @@ def test_resuming_another_run_is_refused(tmp_path: Path, changes: dict[str, Any]
         train(output=target, **options, resume=True)
 
 
+def test_an_interruption_says_that_the_state_is_kept(tmp_path: Path) -> None:
+    def interrupt_at(step: int) -> Any:
+        def progress(done: int, total: int) -> None:
+            if done == step:
+                raise KeyboardInterrupt
+
+        return progress
+
+    with pytest.raises(KeyboardInterrupt) as early:
+        go(tmp_path / "net.safetensors", progress=interrupt_at(2))
+    assert not hasattr(early.value, "__notes__")
+    with pytest.raises(KeyboardInterrupt) as late:
+        go(tmp_path / "net.safetensors", progress=interrupt_at(4))
+    assert late.value.__notes__ == ["net.safetensors: its state is kept; run it again with --resume"]
+
+
 def test_a_state_without_all_the_texts_is_taken_back_where_it_fits(tmp_path: Path) -> None:
     target = tmp_path / "net.safetensors"
     with pytest.raises(_StoppedError):
@@ -356,7 +372,7 @@ def test_a_network_object_in_three_dimensions_with_a_factor_per_axis(tmp_path: P
     assert set(result.values["scores"]["matched"]) == {"other"}
 
 
-def test_real_pairs_need_no_sensor(tmp_path: Path) -> None:
+def real_pair() -> Reference:
     fine = scene()
     coarse = Raster.from_array(
         fine.read().values.reshape(36, 2, 36, 2).mean((1, 3)),
@@ -364,8 +380,18 @@ def test_real_pairs_need_no_sensor(tmp_path: Path) -> None:
         axes="yx",
         name="coarse",
     )
-    result = train(Reference(fine, low=coarse, held_out={"y": (48, 72)}), tmp_path / "net.safetensors",
-                   **(QUICK | {"sensor": None}), steps=3)  # fmt: skip
+    return Reference(fine, low=coarse, held_out={"y": (48, 72)})
+
+
+def test_the_sensor_that_a_loss_on_real_pairs_asks_for_is_the_runs_own(tmp_path: Path) -> None:
+    options: dict[str, Any] = QUICK | {"steps": 3, "loss": {"data_consistency": 1.0}}
+    train(real_pair(), tmp_path / "net.safetensors", **options)
+    with pytest.raises(InputError, match=r"net\.safetensors: is finished.*sensor was .* when the run began"):
+        train(real_pair(), tmp_path / "net.safetensors", **(options | {"sensor": "box"}), resume=True)
+
+
+def test_real_pairs_need_no_sensor(tmp_path: Path) -> None:
+    result = train(real_pair(), tmp_path / "net.safetensors", **(QUICK | {"sensor": None}), steps=3)
     card = load_network(result.path).card
     assert card is not None
     assert card.sensor is None

@@ -15,7 +15,8 @@ from sciSR.metrics import psnr
 from sciSR.networks import load_network
 from sciSR.raster import Raster
 from sciSR.sampling import Reference
-from sciSR.training import train, train_self
+from sciSR.training import selfsupervised, train, train_self
+from sciSR.training.setup import launch
 from tests.training_cases import scene, volume
 
 FRESH: dict[str, Any] = {
@@ -171,13 +172,14 @@ def test_the_same_settings_do_the_same_through_train(tmp_path: Path) -> None:
 OWN: dict[str, Any] = FRESH | {"steps": 4, "rounds": 3, "patch": 8, "mode": "self"}
 
 
-def stopped(target: Path, after: int) -> None:
+def stopped(target: Path, after: int) -> KeyboardInterrupt:
     def stop(done: int, total: int) -> None:
         if done == after:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         train(thick(volume()), target, **OWN, progress=stop)
+    return caught.value
 
 
 def test_a_stopped_run_goes_on_after_its_last_round(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,3 +208,63 @@ def test_what_resume_cannot_go_on_from_is_said(tmp_path: Path, caplog: pytest.Lo
     assert "is finished and kept as it is" in caplog.text
     assert target.stat().st_mtime_ns == before
     assert kept.values == made.values
+
+
+def test_a_finished_run_is_kept_for_the_same_scan_and_settings_only(tmp_path: Path) -> None:
+    target = tmp_path / "own.safetensors"
+    options: dict[str, Any] = FRESH | {"steps": 1, "rounds": 1, "patch": 8}
+    made = train_self(thick(volume()), target, **options)
+    before = target.read_bytes()
+    with pytest.raises(InputError, match=r"own\.safetensors: is finished.*reference 1 was"):
+        train_self(thick(volume((48, 48, 40))), target, **options, resume=True)
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("steps was 1 when", {"steps": 2}),
+        ("loss was 'l1' when", {"loss": "l2"}),
+        ("rounds was 1 when", {"rounds": 2}),
+        (r"data_range was 1\.0 when", {"data_range": 2.0}),
+        ("sensor was", {"slice_width": 0.7}),
+        ("network was", {"network": FRESH["network"] | {"blocks": 1}}),
+    ]
+    for told, change in changes:
+        with pytest.raises(InputError, match=rf"own\.safetensors: is finished.*{told}"):
+            train_self(thick(volume()), target, **(options | change), resume=True)
+    assert train_self(thick(volume()), target, **options, resume=True).values == made.values
+    assert target.read_bytes() == before
+    train_self(thick(volume((48, 48, 40))), target, **options, resume=True, overwrite=True)
+    assert target.read_bytes() != before
+
+
+def test_an_interrupted_run_goes_on_with_its_own_scan_and_rounds_only(tmp_path: Path) -> None:
+    target = tmp_path / "own.safetensors"
+    stopped(target, after=6)
+    assert sorted(file.name for file in tmp_path.glob("*.pt")) == ["own.state.pt"]
+    with pytest.raises(InputError, match=r"resume: reference 1 was"):
+        train(thick(volume((48, 48, 40))), target, **OWN, resume=True)
+    with pytest.raises(InputError, match=r"resume: rounds was 3 when the run began and is 4 now"):
+        train(thick(volume()), target, **(OWN | {"rounds": 4}), resume=True)
+
+
+def test_an_interruption_says_whether_a_round_is_kept(tmp_path: Path) -> None:
+    assert not hasattr(stopped(tmp_path / "a.safetensors", after=2), "__notes__")
+    told = stopped(tmp_path / "b.safetensors", after=6)
+    assert told.__notes__ == ["b.safetensors: its state is kept; run it again with --resume"]
+
+
+def test_one_process_alone_opens_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def note(*_: Any, name: str, **__: Any) -> list[Any]:
+        opened.append(name)
+        return []
+
+    def launched(*given: Any) -> Any:
+        fabric = launch(*given)
+        monkeypatch.setattr(type(fabric), "global_rank", property(lambda _: 1))
+        return fabric
+
+    monkeypatch.setattr(selfsupervised, "launch", launched)
+    monkeypatch.setattr(selfsupervised, "open_trackers", note)
+    monkeypatch.setattr(selfsupervised, "write", lambda *_, **__: None)
+    train_self(thick(volume()), tmp_path / "own.safetensors", **FRESH, steps=1, rounds=1, patch=8)
+    assert opened == []
+    assert list(tmp_path.iterdir()) == []

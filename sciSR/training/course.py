@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from sciSR.training.outputs import Files, TrainingResult, summary, write_outputs
 from sciSR.training.trackers import Tracker, triptych
 from sciSR.training.validation import Validator
 
-__all__ = ["Course", "finished", "follow", "recorded", "rehearse", "teach", "write"]
+__all__ = ["Course", "finished", "follow", "keeping", "recorded", "rehearse", "teach", "write"]
 
 log = logging.getLogger(__name__)
 
@@ -143,19 +145,31 @@ def follow(
         RunError: the loss became NaN; the last good weights are written beside the output.
     """
     stop: DivergedError | None = None
-    try:
-        outcome = teach(course, maker, resume=resume, compiled=compiled, trackers=trackers, progress=progress)
-    except DivergedError as error:
-        stop, outcome = error, error.outcome
-        course.network.load_state_dict(outcome.weights)
-    finally:
-        for tracker in trackers:
-            tracker.close()
-    told = facts() if facts is not None and stop is None and course.fabric.global_rank == 0 else None
-    result = write(course, outcome, good=stop is None, facts=told)
+    with keeping(course.files.target, course.files.state.exists):
+        try:
+            outcome = teach(course, maker, resume=resume, compiled=compiled, trackers=trackers, progress=progress)
+        except DivergedError as error:
+            stop, outcome = error, error.outcome
+            course.network.load_state_dict(outcome.weights)
+        finally:
+            for tracker in trackers:
+                tracker.close()
+        told = facts() if facts is not None and stop is None and course.fabric.global_rank == 0 else None
+        result = write(course, outcome, good=stop is None, facts=told)
     if stop is not None:
         raise stop
     return result
+
+
+@contextmanager
+def keeping(target: Path, kept: Callable[[], bool]) -> Iterator[None]:
+    """Note on an interruption that the state of the run that makes ``target`` stays, if ``kept`` says so."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if kept():
+            stop.add_note(f"{target.name}: its state is kept; run it again with --resume")
+        raise
 
 
 def rehearse(

@@ -10,7 +10,6 @@ arXiv:1712.06087).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 from sciSR.degradation import Sensor, load_sensor
-from sciSR.errors import InputError
+from sciSR.errors import CheckpointError, InputError
 from sciSR.files import check_free
 from sciSR.inference import upscale
 from sciSR.losses import build_loss
@@ -32,8 +31,9 @@ from sciSR.networks.spec import SRNetwork
 from sciSR.normalization import Normalization
 from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, Crop, PairMaker, Reference, decode
-from sciSR.training.course import Course, teach, write
+from sciSR.training.course import Course, finished, keeping, teach, write
 from sciSR.training.data import Data, record_of
+from sciSR.training.identity import difference
 from sciSR.training.lessons import Supervised
 from sciSR.training.loop import DivergedError, Outcome, Progress, Settings
 from sciSR.training.outputs import Files, TrainingResult
@@ -52,6 +52,8 @@ _TURNS = ((1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 _NEVER = 10**9
 _KEPT = ("step", "steps", "weights", "history", "seconds")
+_FREE = ("minutes",)
+"""Settings that may change when an interrupted run goes on."""
 _TRAINED = 0.9
 """Part of a round's time for its steps; the rest is for the estimate that follows."""
 
@@ -112,22 +114,18 @@ def train_self(
         device: auto, cpu, cuda, mps.
         seed: of everything random.
         trackers: as for :func:`~sciSR.training.train`; one entry per round.
-        resume: go on after the last round that an interrupted run of the same settings finished; a finished output is
-            kept as it is.
+        resume: go on after the last round that an interrupted run of the same settings finished, of which only the
+            minutes may be others; a finished output of the same scan and settings is kept as it is.
         overwrite: replace the output.
         progress: called with (steps done, steps in all).
 
     Raises:
-        InputError: not a volume the network can learn from, or an interrupted run of other settings.
-        OutputExistsError: the output is there.
+        InputError: not a volume the network can learn from, or scan or settings are not those of the run to be resumed.
+        OutputExistsError: the output is there, and neither ``overwrite`` nor ``resume`` was given.
         RunError: the loss became NaN; the last good weights are written beside the output.
     """
     target = Path(output)
-    files = Files(target)
-    if resume and _finished(files):
-        log.warning("%s: is finished and kept as it is; overwrite it to train anew", target)
-        return TrainingResult(target, files.record, files.curve, json.loads(files.record.read_text(encoding="utf-8")))
-    check_free(target, overwrite or (resume and _kept_rounds(files).exists()))
+    check_free(target, overwrite or resume)
     if scan.channel_axis is not None or "t" in scan.axes:
         raise InputError(f"{scan.name}: axes {', '.join(scan.axes)}; self-supervised training takes one volume or band")
     if steps is not None and minutes is not None:
@@ -149,7 +147,7 @@ def train_self(
         patch=_patch(patch, net, measured),
         batch=batch,
         steps=steps,
-        minutes=None,
+        minutes=minutes,
         learning_rate=learning_rate,
         warmup=warmup if steps is None else min(warmup, steps // 4),
         schedule="cosine",
@@ -178,9 +176,13 @@ def train_self(
         validator=Validator([], patch=settings.patch, scale=net.spec.scale, sensor=physics),
         normalization=recipe,
         bands=band_names(None, [reference], 1),
-        files=files,
+        files=Files(target),
         name=name or target.name.removesuffix(".safetensors"),
+        choices={"rounds": rounds, "data_range": data_range},
     )
+    kept = finished(course, overwrite=overwrite) if resume else None
+    if kept is not None:
+        return kept
 
     def renewed() -> PairMaker:
         return PairMaker(
@@ -193,44 +195,49 @@ def train_self(
             device=fabric.device,
         )
 
+    return _taught(course, renewed, rounds, begun, trackers=trackers, resume=resume, progress=progress)
+
+
+def _taught(
+    course: Course,
+    renewed: Callable[[], PairMaker],
+    rounds: int,
+    begun: float,
+    *,
+    trackers: Sequence[str] | None,
+    resume: bool,
+    progress: Progress | None,
+) -> TrainingResult:
+    """Teach in rounds, from where an interrupted run stopped if that is wanted, and write what it comes to."""
+    first = course.fabric.global_rank == 0
     facts = {"rounds": rounds, "mode": "self"}
-    fixed = {
-        **settings.to_dict(),
-        "scan": course.data.record[0]["sha256"],
-        "network": network if isinstance(network, str) else (net.family, net.arguments),
-        "normalization": recipe,
-        "sensor": physics,
-    }
-    book = _Book(_kept_rounds(files), {key: repr(value) for key, value in fixed.items()})
+    book = _Book(course.files.state, course.identity)
     begin = book.opened() if resume else None
-    if begin is None and fabric.global_rank == 0:
-        book.write(0, Outcome(weights=net.state_dict()))
-    watchers = open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings.to_dict())
+    if begin is None and first:
+        book.write(0, Outcome(weights=course.network.state_dict()))
+    settings = course.settings.to_dict()
+    watchers = open_trackers(trackers, name=course.name, folder=course.files.log, settings=settings) if first else []
     try:
-        outcome = _in_rounds(
-            course, renewed, rounds, minutes, begun, book=book, begin=begin, trackers=watchers, progress=progress
-        )
+        with keeping(course.files.target, lambda: book.rounds() > 0):
+            outcome = _in_rounds(course, renewed, rounds, begun, book, begin, trackers=watchers, progress=progress)
+            return write(course, outcome, facts=facts)
     except DivergedError as error:
-        net.load_state_dict(error.outcome.weights)
+        course.network.load_state_dict(error.outcome.weights)
         write(course, error.outcome, good=False, facts=facts)
         raise
     finally:
         for tracker in watchers:
             tracker.close()
-    result = write(course, outcome, facts=facts)
-    book.path.unlink(missing_ok=True)
-    return result
 
 
 def _in_rounds(
     course: Course,
     renewed: Callable[[], PairMaker],
     rounds: int,
-    minutes: float | None,
     begun: float,
-    *,
     book: _Book,
     begin: tuple[int, Outcome] | None,
+    *,
     trackers: Sequence[Tracker],
     progress: Progress | None,
 ) -> Outcome:
@@ -239,11 +246,17 @@ def _in_rounds(
     course.network.load_state_dict(outcome.weights)
     history, done = list(outcome.history), outcome.step
     begun -= outcome.seconds
+    minutes, inner = course.settings.minutes, _inner(course.files)
     for number in range(first, rounds):
         maker = renewed()
         share = None if minutes is None else _share(minutes, begun, rounds - number)
         settings = replace(course.settings, seed=course.settings.seed + number, minutes=share)
-        outcome = teach(replace(course, settings=settings), maker, progress=_shifted(progress, done, rounds - number))
+        one = replace(course, settings=settings, files=inner)
+        try:
+            outcome = teach(one, maker, progress=_shifted(progress, done, rounds - number))
+        finally:
+            if course.fabric.global_rank == 0:
+                inner.state.unlink(missing_ok=True)  # what is resumed from is the book
         history += [record | {"step": record["step"] + done} for record in outcome.history]
         done += outcome.step
         for tracker in trackers:
@@ -262,28 +275,31 @@ class _Book:
 
     Attributes:
         path: where it lies.
-        settings: what must be the same to go on, as text.
+        identity: texts that tell this run from another; see :mod:`sciSR.training.identity`.
     """
 
     path: Path
-    settings: Mapping[str, str]
+    identity: Mapping[str, str]
 
     def write(self, rounds: int, outcome: Outcome) -> None:
         """Keep the outcome of so many rounds."""
         kept = {name: getattr(outcome, name) for name in _KEPT}
-        save_state(self.path, kept | {"rounds": rounds, "settings": dict(self.settings)})
+        save_state(self.path, kept | {"rounds": rounds, "settings": dict(self.identity)})
+
+    def rounds(self) -> int:
+        """How many rounds are kept."""
+        return int(load_state(self.path).get("rounds", 0)) if self.path.exists() else 0
 
     def opened(self) -> tuple[int, Outcome] | None:
         """Rounds that an interrupted run finished, and their outcome; None: no run was interrupted, or in its first."""
         if not self.path.exists():
             return None
         kept = load_state(self.path)
-        for key, value in self.settings.items():
-            if kept["settings"].get(key) != value:
-                raise InputError(
-                    f"resume: {key} was {kept['settings'].get(key)} when the run began and is {value} now; "
-                    "set it back, or train without resume"
-                )
+        changed = difference(kept["settings"], self.identity, _FREE)
+        if changed is not None:
+            raise InputError(f"resume: {changed}; set it back, or train without resume")
+        if "rounds" not in kept:
+            raise CheckpointError(f"{self.path}: is not the state of a run of mode self; train without resume")
         if kept["rounds"] == 0:
             log.warning("resume: the run of %s was stopped before its first round was over; it begins anew", self.path)
             return None
@@ -291,14 +307,9 @@ class _Book:
         return kept["rounds"], Outcome(**{name: kept[name] for name in _KEPT})
 
 
-def _kept_rounds(files: Files) -> Path:
-    """The file from which an interrupted run goes on, beside the output."""
-    return files.state.with_suffix(".rounds.pt")
-
-
-def _finished(files: Files) -> bool:
-    """Whether the output is whole, and no later run of it was interrupted."""
-    return files.target.exists() and files.record.exists() and not _kept_rounds(files).exists()
+def _inner(files: Files) -> Files:
+    """Where the loop keeps the state of a round until that is over."""
+    return Files(files.target.with_name(files.target.name.removesuffix(".safetensors") + ".round.safetensors"))
 
 
 def own_settings(given: Mapping[str, Any], whole: Signature) -> dict[str, Any]:
