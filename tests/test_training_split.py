@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sciSR.sampling import Reference
 from sciSR.training import train
 from sciSR.training.data import Data, gather
 from sciSR.training.outputs import score_table
+from sciSR.training.split import checksum
 from tests.training_cases import QUICK, scene
 
 OPTIONS: dict[str, Any] = {"normalization": Normalization(), "channels": 1, "scale": (2, 2), "fraction": 0.15}
@@ -64,6 +66,37 @@ def test_headers_alike_of_other_data_are_two_images(tmp_path: Path) -> None:
     again = open_raster(tmp_path / "a" / ".." / "a" / "scan.mhd")
     with pytest.raises(InputError, match="is both learned from"):
         split([Reference(rasters[0])], [Reference(again)], scale=(2, 2, 2))
+
+
+def test_the_checksum_follows_every_file_of_an_image(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((8, 8, 8)).astype(np.float32)
+    for name, data in (("scan.mhd", "scan.raw"), ("scan.hdr", "scan.img")):
+        path = save_raster(Raster.from_array(values, affine=np.eye(4), axes="zyx"), tmp_path / name)
+        before, header = checksum(open_raster(path)), path.read_bytes()
+        assert checksum(open_raster(path)) == before
+        with (tmp_path / data).open("r+b") as stored:
+            stored.write(np.float32(0.5).tobytes())
+        assert path.read_bytes() == header
+        assert checksum(open_raster(path)) != before
+
+
+def test_statistics_beside_an_image_do_not_change_its_checksum(tmp_path: Path) -> None:
+    path = file(tmp_path / "scene.tif")
+    before = checksum(open_raster(path))
+    (tmp_path / "scene.tif.aux.xml").write_text("<PAMDataset></PAMDataset>", encoding="utf-8")
+    assert checksum(open_raster(path)) == before == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_run_is_not_resumed_with_other_data_under_the_same_header(tmp_path: Path) -> None:
+    path = tmp_path / "scan.mhd"
+    options: dict[str, Any] = QUICK | {"sensor": "mri", "patch": 4, "steps": 1, "validation_fraction": 0.0}
+    for number in range(2):
+        values = np.random.default_rng(number).random((24, 24, 24)).astype(np.float32)
+        save_raster(Raster.from_array(values, affine=np.eye(4), axes="zyx"), path, overwrite=True)
+        if number == 0:
+            train(open_raster(path), tmp_path / "net.safetensors", **options)
+    with pytest.raises(InputError, match=r"is finished.*reference 1 was"):
+        train(open_raster(path), tmp_path / "net.safetensors", **options, resume=True)
 
 
 def many(count: int) -> list[Reference]:

@@ -15,32 +15,44 @@ from sciSR.errors import InputError
 from sciSR.raster import Raster
 from sciSR.sampling import Reference
 
-__all__ = ["check_apart", "checksum", "held_out_alike", "identities", "whole_ones"]
+__all__ = ["check_apart", "checksum", "held_out_alike", "identities", "place_of", "whole_ones"]
 
 _MANY = 8
 """From so many references on whole ones are held out."""
 _MOST = 16
 """So many are judged on at most: more only take time."""
+_BY_THE_WAY = (".aux.xml", ".ovr")
+"""Endings of what programs leave beside an image that they look at: statistics and overviews."""
 _SUBJECT = re.compile(r"(?:^|[/\\])sub-[A-Za-z0-9]+")
 
 
 def checksum(raster: Raster) -> str:
-    """sha256 of the raster's file, or of its values where it has none here."""
-    file = _file(raster)
-    if file is None:
+    """sha256 of the raster's file, or of its values where it is not here.
+
+    Of an image of several files (a header and its data, a virtual raster) it is that of their checksums.
+    """
+    file = place_of(raster)
+    others = [] if raster.metadata is None else [Path(f).resolve() for f in raster.metadata.items.get("files", ())]
+    wanted = sorted({other for other in others if other != file and not other.name.endswith(_BY_THE_WAY)})
+    if file is None or not all(other.is_file() for other in wanted):
         return _of_values(raster)
-    facts = file.stat()
-    return _of_file(str(file), facts.st_mtime_ns, facts.st_size)
+    sums = [_of_present(part) for part in (file, *wanted)]
+    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def identities(rasters: Sequence[Raster], sums: Sequence[str]) -> list[str]:
-    """What tells the images apart, by their checksums; headers alike of other data files are told by their values."""
+    """What tells the images apart: the checksum of the first file; headers alike of other data by their values.
+
+    Args:
+        rasters: images, some of which may be the same.
+        sums: their checksums, which tell those that have no file.
+    """
     files: dict[str, set[str]] = {}
-    for raster, found in zip(rasters, sums, strict=True):
-        files.setdefault(found, set()).add(str(_file(raster)))
-    return [
-        found if len(files[found]) == 1 else _of_values(raster) for raster, found in zip(rasters, sums, strict=True)
-    ]
+    places = [place_of(raster) for raster in rasters]
+    keys = [found if place is None else _of_present(place) for place, found in zip(places, sums, strict=True)]
+    for place, key in zip(places, keys, strict=True):
+        files.setdefault(key, set()).add(str(place))
+    return [key if len(files[key]) == 1 else _of_values(raster) for raster, key in zip(rasters, keys, strict=True)]
 
 
 def check_apart(references: Sequence[Reference], validation: Sequence[Reference], keys: Sequence[str]) -> None:
@@ -113,9 +125,16 @@ def _spans(reference: Reference) -> tuple[tuple[int, int], ...]:
     return tuple(tuple(box.get(axis, (0, n))) for axis, n in zip(grid.axes, grid.shape, strict=True))  # type: ignore[misc]  # two of them
 
 
-def _file(raster: Raster) -> Path | None:
+def place_of(raster: Raster) -> Path | None:
+    """The raster's file, the first of several; None where it has none here."""
     path = None if raster.metadata is None else raster.metadata.path
     return Path(path).resolve() if path is not None and Path(path).is_file() else None
+
+
+def _of_present(file: Path) -> str:
+    """Of a file as it is now."""
+    facts = file.stat()
+    return _of_file(str(file), facts.st_mtime_ns, facts.st_size)
 
 
 @lru_cache(maxsize=4096)
