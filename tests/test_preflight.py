@@ -293,6 +293,10 @@ def training(folder: Path, values: NDArray[Any], **train: Any) -> list[str]:
             ["fine.nii.gz: 3 spatial axes came, the network has 2"],
         ),
         ({"mode": "self", "prune": 0.5}, ["prune: mode self does not take it"]),
+        ({"patience": 2, "validation_fraction": 0.0}, ["patience: 2 came and nothing is held out to judge by"]),
+        ({"prune": 0.5, "steps": None, "minutes": 1}, ["prune: the zeros come over a known number of steps"]),
+        ({"precision": "fp16", "device": "cpu"}, ["precision: fp16 needs a CUDA device"]),
+        ({"batch": 8, "devices": 3}, ["batch: 8 patches cannot be shared by 3 processes"]),
     ],
 )
 def test_what_would_stop_a_training_is_found(tmp_path: Path, train: dict[str, Any], told: list[str]) -> None:
@@ -302,6 +306,16 @@ def test_what_would_stop_a_training_is_found(tmp_path: Path, train: dict[str, An
     assert len(errors) == len(told), errors
     for error, part in zip(errors, told, strict=True):
         assert part in error
+
+
+def test_a_file_to_learn_from_and_to_be_judged_on_is_found(tmp_path: Path) -> None:
+    (error,) = training(tmp_path, smooth((24, 24, 24)), validation=[{"path": str(tmp_path / "fine.nii.gz")}])
+    assert error.startswith("fine.nii.gz: is both learned from and validated on")
+
+
+def test_a_label_map_to_learn_from_is_found(tmp_path: Path) -> None:
+    (error,) = training(tmp_path, np.indices((24, 24, 24)).sum(0) // 12)
+    assert error.startswith("fine.nii.gz: looks like a label map")
 
 
 def test_a_reference_without_values_is_found(tmp_path: Path) -> None:

@@ -62,15 +62,13 @@ class PrunedLesson(Lesson):
         inner: the lesson.
         network: whose weights.
         share: of the weights that end up zero.
-        steps: of the run.
+        steps: of the run; see :func:`check_prune`.
     """
 
-    def __init__(self, inner: Lesson, network: SRNetwork, share: float, steps: int) -> None:
-        if not 0 < share < 1:
-            raise InputError(f"prune: {share} is not a share between 0 and 1")
+    def __init__(self, inner: Lesson, network: SRNetwork, share: float, steps: int | None) -> None:
         self.inner = inner
         self.share = share
-        self.steps = steps
+        self.steps = check_prune(share, steps)
         self._weights = {
             f"{name}.weight": module.weight
             for name, module in network.named_modules()
@@ -116,6 +114,15 @@ class PrunedLesson(Lesson):
         """Take them back."""
         self._masks = {name: mask.to(self._weights[name]) for name, mask in state["masks"].items()}
         self.inner.load_state_dict(state["inner"])
+
+
+def check_prune(share: float, steps: int | None) -> int:
+    """The steps over which the zeros come; raises InputError where they are not known, or for no share."""
+    if not 0 < share < 1:
+        raise InputError(f"prune: {share} is not a share between 0 and 1")
+    if steps is None:
+        raise InputError("prune: the zeros come over a known number of steps; give steps, not minutes")
+    return steps
 
 
 def sparsity(network: SRNetwork) -> float:

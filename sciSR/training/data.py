@@ -15,7 +15,7 @@ from sciSR.raster import Raster
 from sciSR.sampling import Crop, Reference, decode, hold_out, validation_crops
 from sciSR.training.split import check_apart, checksum, held_out_alike, identities, whole_ones
 
-__all__ = ["Data", "as_references", "check_axes", "gather", "record_of", "wide_enough"]
+__all__ = ["Data", "as_references", "check_axes", "check_patience", "gather", "record_of", "wide_enough"]
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +159,15 @@ def check_axes(references: Sequence[Reference], ndim: int) -> None:
         have = len(reference.raster.grid.shape)
         if have != ndim:
             raise InputError(f"{reference.raster.name}: {have} spatial axes came, the network has {ndim}")
+
+
+def check_patience(patience: int | None, judged: bool) -> None:
+    """Raise InputError where to stop by validations is asked for and nothing is ``judged`` on."""
+    if patience is not None and not judged:
+        raise InputError(
+            f"patience: {patience} came and nothing is held out to judge by; name validation or held_out, "
+            "give validation_fraction, or leave patience away"
+        )
 
 
 def wide_enough(patch: Sequence[int], minimum: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ from sciSR.sampling import Augmentation, Pair, PairMaker, RotatingMaker
 from sciSR.training.identity import FREE, difference
 from sciSR.training.lessons import Lesson
 from sciSR.training.schedules import check_schedule, learning_rate_at
+from sciSR.training.setup import check_batch
 from sciSR.training.state import MovingAverage, StateFile, load_state
 from sciSR.training.validation import Validator, mean_scores
 
@@ -311,8 +312,7 @@ class _Watch:
 
 def _share(batch: int, rank: int, world: int) -> range:
     """The sample numbers of one process."""
-    if batch % world:
-        raise InputError(f"batch: {batch} patches cannot be shared by {world} processes; take a multiple of {world}")
+    check_batch(batch, world)
     return range(rank * batch // world, (rank + 1) * batch // world)
 
 

@@ -17,20 +17,25 @@ from sciSR.raster import Raster
 from sciSR.sampling import Augmentation, Reference
 from sciSR.sampling.pairs import check_pair
 from sciSR.training.adversarial import Game
-from sciSR.training.data import check_axes, wide_enough
-from sciSR.training.schedules import SCHEDULES
+from sciSR.training.compression import check_prune
+from sciSR.training.data import as_references, check_axes, check_patience, wide_enough
+from sciSR.training.schedules import check_schedule
 from sciSR.training.search import Search, check_search
 from sciSR.training.selfsupervised import only_one, own_settings
 from sciSR.training.setup import (
     band_names,
+    check_batch,
+    check_device,
     network_of,
     normalization_of,
     per_axis,
     plain_network,
+    processes,
     sensor_of,
     settings_of,
     stated_sensor,
 )
+from sciSR.training.split import check_apart, place_of
 from sciSR.training.supervised import teacher_of, train
 
 __all__ = ["training_checks"]
@@ -52,9 +57,13 @@ def training_checks(
     if given["mode"] == "self":
         yield partial(own_settings, settings, signature(train))
         yield partial(only_one, references)
-    yield partial(_check_schedule, given["schedule"])
+    else:
+        yield from _judging_checks(references, validation, given)
+    yield partial(check_device, given["device"], given["precision"])
+    yield partial(check_schedule, given["schedule"])
     yield partial(settings_of, Augmentation, given["augment"], "augment")
     for reference in (*references, *validation):
+        yield partial(as_references, reference)
         yield partial(_check_values, reference)
     try:
         network = _planned(given, references)
@@ -62,6 +71,25 @@ def training_checks(
         yield partial(_fail, error)
         return
     yield from _network_checks(network, references, validation, given)
+
+
+def _judging_checks(
+    references: Sequence[Reference], validation: Sequence[Reference], given: Mapping[str, Any]
+) -> Iterator[Callable[[], object]]:
+    """What the lists of references and the plain numbers of mode supervised decide."""
+    yield partial(_check_places, references, validation)
+    judged = bool(validation) or any(r.held_out for r in references) or given["validation_fraction"] > 0
+    yield partial(check_patience, given["patience"], judged)
+    if given["prune"] is not None:
+        yield partial(check_prune, given["prune"], given["steps"])
+    devices, nodes = processes(1 if ":" in given["device"] else given["devices"], given["nodes"])
+    yield partial(check_batch, given["batch"], devices * nodes)
+
+
+def _check_places(references: Sequence[Reference], validation: Sequence[Reference]) -> None:
+    """Raise InputError for a file in both lists; copies of other names are found when the training reads them."""
+    rasters = [r.raster for r in (*references, *validation)]
+    check_apart(references, validation, [str(place_of(raster) or id(raster)) for raster in rasters])
 
 
 def _network_checks(
@@ -123,11 +151,6 @@ def _check_game(network: SRNetwork, game: Game, patch: Sequence[int]) -> None:
             f"patch: {tuple(patch)} coarse pixels are {fine} fine ones; the discriminator needs {referee.minimum} per "
             "axis: take a larger patch or fewer adversarial.layers"
         )
-
-
-def _check_schedule(name: str) -> None:
-    if name not in SCHEDULES:
-        raise InputError(f"schedule: {name!r} is not one of {', '.join(SCHEDULES)}")
 
 
 def _check_room(references: Sequence[Reference], patch: Sequence[int], scale: Sequence[int]) -> None:

@@ -19,11 +19,14 @@ from sciSR.sampling import Reference
 __all__ = [
     "PRECISIONS",
     "band_names",
+    "check_batch",
+    "check_device",
     "launch",
     "network_of",
     "normalization_of",
     "per_axis",
     "plain_network",
+    "processes",
     "sensor_of",
     "settings_of",
     "stand_down",
@@ -44,18 +47,9 @@ def launch(device: str, devices: int, nodes: int, precision: str) -> Any:
     """
     from lightning_fabric import Fabric
 
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: {precision!r} came, expected one of {', '.join(PRECISIONS)}")
+    check_device(device, precision)
     kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError(f"device: {device!r} came, expected auto, cpu, cuda, cuda:1 or mps")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: {device!r} was asked for, but torch sees no CUDA device here; use cpu or auto")
-    if precision == "fp16" and (kind in ("cpu", "mps") or not torch.cuda.is_available()):
-        raise InputError(f"precision: fp16 needs a CUDA device, device {device!r} has none; use bf16 or float32")
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    devices, nodes = processes(devices, nodes)
     fabric = Fabric(
         accelerator=kind,
         devices=[int(number)] if number else devices,
@@ -65,6 +59,33 @@ def launch(device: str, devices: int, nodes: int, precision: str) -> Any:
     )
     fabric.launch()
     return fabric
+
+
+def check_device(device: str, precision: str) -> None:
+    """Raise InputError for a precision or device that is none, or fp16 without a CUDA device."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r} came, expected one of {', '.join(PRECISIONS)}")
+    kind = device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"device: {device!r} came, expected auto, cpu, cuda, cuda:1 or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device: {device!r} was asked for, but torch sees no CUDA device here; use cpu or auto")
+    if precision == "fp16" and (kind in ("cpu", "mps") or not torch.cuda.is_available()):
+        raise InputError(f"precision: fp16 needs a CUDA device, device {device!r} has none; use bf16 or float32")
+
+
+def processes(devices: int, nodes: int) -> tuple[int, int]:
+    """Processes of a node, and nodes: as asked for, or under torchrun as there are."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return devices, nodes
+    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    return devices, int(os.environ["WORLD_SIZE"]) // devices
+
+
+def check_batch(batch: int, world: int) -> None:
+    """Raise InputError for patches that so many processes cannot share."""
+    if batch % world:
+        raise InputError(f"batch: {batch} patches cannot be shared by {world} processes; take a multiple of {world}")
 
 
 def stand_down() -> bool:

@@ -27,7 +27,7 @@ from sciSR.sampling import Augmentation, Library, PairMaker, Reference, Rotating
 from sciSR.training.adversarial import AdversarialLesson, Game
 from sciSR.training.compression import DistilledLesson, PrunedLesson
 from sciSR.training.course import Course, finished, follow, rehearse
-from sciSR.training.data import as_references, gather, wide_enough
+from sciSR.training.data import as_references, check_patience, gather, wide_enough
 from sciSR.training.found import found_before, search_entry, trials_before
 from sciSR.training.identity import weights_text
 from sciSR.training.lessons import Lesson, Supervised
@@ -238,12 +238,7 @@ def train(
     data = gather(learned, judged, **facts, fraction=validation_fraction, seed=seed, held_only=too_much)
     if too_much and not data.validation:
         raise InputError("cache_gb: references this large are judged on what held_out or validation name; name some")
-    if settings.patience is not None and not data.validation:
-        raise InputError(
-            f"patience: {patience} came and nothing is held out to judge by; name validation or held_out, "
-            "give validation_fraction, or leave patience away"
-        )
-
+    check_patience(patience, bool(data.validation))
     pairs_of = partial(
         PairMaker,
         patch=settings.patch,
@@ -355,8 +350,6 @@ def _lesson(
         lesson = AdversarialLesson(objective, game, referee, settings.learning_rate, fabric)
     if prune is None:
         return lesson
-    if settings.steps is None:
-        raise InputError("prune: the zeros come over a known number of steps; give steps, not minutes")
     return PrunedLesson(lesson, network, prune, settings.steps)
 
 
