@@ -130,6 +130,12 @@ def test_what_cannot_learn_from_itself_is_refused(tmp_path: Path) -> None:
         train_self(thick(volume()), target, **FRESH)
 
 
+def test_what_only_it_takes_is_refused_elsewhere(tmp_path: Path) -> None:
+    given: dict[str, Any] = FRESH | {"steps": 1, "rounds": 3, "slice_width": 0.5}
+    with pytest.raises(InputError, match=r"^rounds, slice_width: mode supervised does not take it"):
+        train(volume(), tmp_path / "own.safetensors", **given)
+
+
 @pytest.mark.parametrize(
     ("told", "given"),
     [
