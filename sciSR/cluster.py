@@ -8,7 +8,6 @@ The number of tasks under way is bounded, so memory does not grow with the numbe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sciSR.errors import InputError, RunError
 from sciSR.io import Progress, adapter_for, check_target, publish_all, save_raster, tell_kept
@@ -321,28 +321,36 @@ def _bound(workers: int) -> int:
 
 def _finished(client: Client, work: _Parts | _Rows, tasks: list[list[int]]) -> Iterator[list[int]]:
     """The numbers of each task, as they come; a bounded number of tasks is under way."""
+    import dask
     from distributed import as_completed
 
-    shared = client.scatter(work, broadcast=True)
+    own = uuid4().hex[:12]  # a run that was stopped just now may still have tasks, whose data go with it
+    # the result of a task, as what is scattered is gone with the last worker that has it
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "64 GiB"}):
+        shared = client.submit(_itself, work, key=f"scisr-work-{own}", retries=_RETRIES, pure=False)
     waiting = iter(tasks)
     flow = as_completed()
     for _ in range(_bound(len(client.scheduler_info()["workers"]))):
-        _submit(client, flow, shared, work, waiting)
+        _submit(client, flow, shared, own, waiting)
     for future in flow:
         try:
             numbers = future.result()
         except Exception as error:  # whatever the worker raised, told with the part it was at
             raise RunError(f"{future.key}: failed on the cluster: {type(error).__name__}: {error}") from error
-        _submit(client, flow, shared, work, waiting)
+        _submit(client, flow, shared, own, waiting)
         yield numbers
 
 
-def _submit(client: Client, flow: Any, shared: Any, work: _Parts | _Rows, waiting: Iterator[list[int]]) -> None:
+def _submit(client: Client, flow: Any, shared: Any, own: str, waiting: Iterator[list[int]]) -> None:
     numbers = next(waiting, None)
     if numbers is not None:
-        place = hashlib.sha256(f"{work.journal.folder.resolve()} {work.journal.key}".encode()).hexdigest()
-        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{place[:12]}"
+        key = f"scisr-parts-{numbers[0]}-{numbers[-1]}-{own}"
         flow.add(client.submit(_done, shared, numbers, key=key, retries=_RETRIES, pure=False))
+
+
+def _itself(work: _Parts | _Rows) -> _Parts | _Rows:
+    """What every task needs; runs on a worker, again where one that had it is gone."""
+    return work
 
 
 def _done(work: _Parts | _Rows, numbers: list[int]) -> list[int]:

@@ -31,14 +31,15 @@ def _network(ndim: int = 2, *, features: int = 16, blocks: int = 4) -> SRNetwork
 
 
 class _Killing:
-    """Two workers with a process each, of which one is killed once some parts are finished."""
+    """Workers with a process each, of which one is killed once some parts are finished."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, count: int = 2) -> None:
         self.after = after
+        self.count = count
         self.killed = False
 
     def __enter__(self) -> Any:
-        settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+        settings = {"n_workers": self.count, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
         self.cluster = distributed.LocalCluster(processes=True, **settings)
         self.client = distributed.Client(self.cluster)
         return self
@@ -94,11 +95,12 @@ def test_a_killed_worker_costs_a_task_and_not_a_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_nothing_of_a_geotiff(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_killed_worker_costs_nothing_of_a_geotiff(tmp_path: Path, count: int) -> None:
     scene = sciSR.open_raster(DATA / "sentinel2_crop.tif")
     result = sciSR.upscale(scene, _network(), tile=32, workers=1, precision="float32")
     alone = sciSR.save_raster(result, tmp_path / "alone.tif")
-    with _Killing(1) as workers:
+    with _Killing(1, count) as workers:
         target = save_on_cluster(result, tmp_path / "cluster.tif", workers.client, progress=workers.progress)
     assert workers.killed
     assert target.read_bytes() == alone.read_bytes()
