@@ -241,8 +241,8 @@ def own(case: Case, high: Tensor, options: argparse.Namespace, folder: Path, pre
             augment=Augmentation(),
         )  # fmt: skip
         run(fabric, network, maker, Supervised(build_loss("l1")), settings, validator=None,
-            state=folder / f"{precision}.pt", identity={}, resume=False, compiled=False, observe=lambda record: None,
-            progress=None)  # fmt: skip
+            state=folder / f"{precision}.pt", identity={}, found={}, resume=False, compiled=False,
+            observe=lambda record: None, progress=None)  # fmt: skip
 
     return steps
 
